@@ -1,0 +1,73 @@
+"""Every error that visrag raises.
+
+    VisragError
+    ├── UsageError       an argument or a setting that cannot be used
+    ├── MissingExtra     an optional part is not installed
+    ├── DocumentError    a document, or one of its pages, could not be read or encoded
+    ├── EncoderError     a model could not be loaded, or gave vectors that cannot be used
+    ├── NotFound         the index holds no such document or page
+    └── StoreError       an index could not be opened, read or written
+        └── IndexMismatch    the index was made with another model or a newer version
+
+Each message says what was wrong with which file, page or setting, and what to do.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class VisragError(Exception):
+    """The root. Raised only as one of its subclasses."""
+
+
+class UsageError(VisragError):
+    """Raised when an argument or a setting cannot be used."""
+
+
+class MissingExtra(VisragError):
+    """Raised when a feature needs a package that is not installed."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs a package that is not installed: pip install 'visrag[{extra}]'")
+
+
+class Reason(StrEnum):
+    """Why a document or a page is not in the index."""
+
+    CORRUPT = "corrupt"  # not readable as what it claims to be
+    PASSWORD = "password"  # encrypted, and no password that was given opens it
+    TOO_LARGE = "too_large"  # over a limit of size
+    TIMEOUT = "timeout"  # took longer than the limit of time
+    RENDERER_CRASH = "renderer_crash"  # the rendering process died of it
+    ENCODER = "encoder"  # the model could not encode it
+    UNSUPPORTED = "unsupported"  # a kind of file that visrag does not read
+    MISSING = "missing"  # the file is not there or may not be read
+
+
+class DocumentError(VisragError):
+    """Raised when a document (``page`` is None) or one page of it could not be read or encoded."""
+
+    def __init__(self, document: str, page: int | None, reason: Reason, message: str) -> None:
+        where = document if page is None else f"{document}, page {page}"
+        super().__init__(f"{where}: {message}")
+        self.document = document
+        self.page = page
+        self.reason = reason
+        self.message = message
+
+
+class EncoderError(VisragError):
+    """Raised when a model could not be loaded, or gave vectors that cannot be used."""
+
+
+class NotFound(VisragError):
+    """Raised when the index holds no such document or page."""
+
+
+class StoreError(VisragError):
+    """Raised when an index could not be opened, read or written."""
+
+
+class IndexMismatch(StoreError):
+    """Raised when an index was made with another model, or by a newer version of visrag."""

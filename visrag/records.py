@@ -161,11 +161,14 @@ class Leg:
     fingerprint: str
 
 
+FULLTEXT = Leg("fulltext", "bm25", 0, "bm25-1")
+
+
 @dataclass(frozen=True, slots=True)
 class EncodedPage:
     """What a store keeps of one page: the page, and for each leg that it has its vectors.
 
-    ``chance`` has one number a leg: the page's best match for an unrelated token (see ``visrag.search``).
+    ``chance`` has one number a leg: what the best match for an unrelated token is (see ``visrag.calibration``).
     A blank page has no legs.
     """
 

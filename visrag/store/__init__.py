@@ -41,7 +41,8 @@ class Store(Protocol):
         ...
 
     def fail(self, generation: Generation, page: int | None, reason: str, message: str) -> None:
-        """Record that a page, or the whole document (None), failed."""
+        """Record that a page, or the whole document (None), failed. The last result for a page counts: a failure takes
+        its vectors back, and pages added later take the failure back."""
         ...
 
     def commit(self, generation: Generation, pages: int) -> Document:
@@ -55,7 +56,8 @@ class Store(Protocol):
         ...
 
     def remove(self, document: str) -> None:
-        """Remove a document, its pages and failures. Raises NotFound."""
+        """Remove a document, its pages and failures, and what is being written of it (whose ``commit`` then raises
+        StoreError). Raises NotFound."""
         ...
 
     # Reading what is there.
@@ -79,7 +81,7 @@ class Store(Protocol):
 
     def score(self, leg: str, query: Query, pages: Sequence[PageRef]) -> Floats:
         """The exact plain score of each page, (len(pages),) float32; NaN where a page lacks the leg.
-        Full text: 0 where no term occurs."""
+        Full text: 0 where no term occurs, NaN only where there is no such page."""
         ...
 
     def term_scores(self, terms: Sequence[str], pages: Sequence[PageRef]) -> Floats:

@@ -1,0 +1,209 @@
+"""Vision models through colpali-engine, on tiny random checkpoints. The judge is the library itself.
+
+They run in an environment of their own, .venv-colpali: `make test-colpali`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import make_checkpoint
+from patch_cases import (
+    LANDSCAPE,
+    PORTRAIT,
+    SIZES,
+    check_one_is_many,
+    check_painted_cell,
+    check_patch_wins_at_its_place,
+    check_question,
+    encode,
+    maxsim,
+    page,
+    picture,
+    placed,
+)
+
+if find_spec("colpali_engine") is None:
+    if os.environ.get("VIRTUAL_ENV", "").endswith(".venv-colpali"):
+        raise RuntimeError("colpali-engine is missing from .venv-colpali")
+    pytest.skip("colpali-engine is not installed here: make test-colpali", allow_module_level=True)
+
+import torch
+import torchvision_cpu  # noqa: F401
+
+from visrag.encode.colpali import ColpaliEncoder
+from visrag.encode.families import FAMILIES
+from visrag.encode.patches import PATCHES, PatchEncoder
+from visrag.encode.vision import load_vision
+from visrag.errors import EncoderError
+
+TILES = ("ColIdefics3", "ColModernVBert")
+SQUARE = ("ColPali", "ColGemma3")
+QWEN = ("ColQwen2", "ColQwen2_5", "ColQwen3", "ColQwen3_5")
+MADE = (*QWEN, *TILES, *SQUARE)
+AUGMENTATION = dict.fromkeys(QWEN, "<|endoftext|>") | dict.fromkeys(TILES, "<end_of_utterance>") | {"ColPali": "<pad>"}
+GRIDS = dict.fromkeys(QWEN, ((7, 5), (4, 8))) | dict.fromkeys(TILES, ((16, 12), (8, 16)))
+GRIDS |= dict.fromkeys(SQUARE, ((8, 8), (8, 8)))
+QUESTION = "capital expenditure in 2018?"
+
+Folder = Callable[[str], Path]
+Load = Callable[[str], PatchEncoder]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads only get in each other's way in models this small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """The folder of a family's tiny checkpoint."""
+    root = tmp_path_factory.mktemp("colpali-checkpoints")
+    return cache(lambda family: make_checkpoint(family, root / family))
+
+
+@pytest.fixture(scope="session")
+def load(folder: Folder) -> Load:
+    return cache(lambda family: load_vision(str(folder(family)), device="cpu"))
+
+
+@pytest.fixture(scope="session")
+def library(folder: Folder) -> Callable[[str], tuple[Any, Any]]:
+    """The same checkpoint's model and processor as colpali-engine loads them, without visrag."""
+    import colpali_engine.models as models
+
+    def load(family: str) -> tuple[Any, Any]:
+        processor = next(made.processor for made in FAMILIES if made.architecture == family)
+        model = getattr(models, family).from_pretrained(folder(family))
+        if family == "ColPali":  # 0.3.18 leaves its head without data
+            model.model.tie_weights()
+        return model.eval(), getattr(models, processor).from_pretrained(folder(family))
+
+    return cache(load)
+
+
+def test_every_family_of_colpali_engine_is_tested() -> None:
+    assert sorted(MADE) == sorted(family.architecture for family in FAMILIES if family.processor)
+
+
+@pytest.mark.parametrize("family", MADE)
+def test_vectors_and_scores_equal_the_librarys(
+    family: str, load: Load, library: Callable[[str], tuple[Any, Any]]
+) -> None:
+    assert isinstance(load(family), ColpaliEncoder)
+    model, processor = library(family)
+    images = [picture(size) for size in (PORTRAIT, LANDSCAPE)]
+    with torch.no_grad():
+        documents = [model(**processor.process_images([image]))[0] for image in images]
+        question = model(**processor.process_queries([QUESTION]))[0]
+    scores = processor.score([question], documents, device="cpu")[0].tolist()
+    query = load(family).encode_query(QUESTION)[PATCHES]
+    np.testing.assert_allclose(query.vectors, question, rtol=0, atol=1e-5)
+    for image, document, score in zip(images, documents, scores, strict=True):
+        found = encode(load(family), image)
+        np.testing.assert_allclose(found.vectors, document, rtol=0, atol=1e-5)
+        assert maxsim(query, found) == pytest.approx(score, abs=1e-4)
+
+
+@pytest.mark.parametrize("family", MADE)
+def test_one_page_is_encoded_as_among_many(family: str, folder: Folder) -> None:
+    check_one_is_many(ColpaliEncoder.load(str(folder(family)), device="cpu", batch_size=2))
+
+
+@pytest.mark.parametrize("family", MADE)
+def test_portrait_and_landscape_have_rows_first(family: str, load: Load) -> None:
+    grids = tuple(encode(load(family), picture(size)).places.grid for size in (PORTRAIT, LANDSCAPE))
+    assert grids == GRIDS[family]
+
+
+@pytest.mark.parametrize("family", QWEN)
+def test_grid_is_that_of_the_library(family: str, load: Load, library: Callable[[str], tuple[Any, Any]]) -> None:
+    _, processor = library(family)
+    for size in SIZES:
+        cols, rows = processor.get_n_patches(size, processor.image_processor.merge_size)
+        assert encode(load(family), picture(size)).places.grid == (rows, cols)
+
+
+@pytest.mark.parametrize("family", TILES)
+def test_tiles_lie_where_the_library_puts_them(
+    family: str, load: Load, library: Callable[[str], tuple[Any, Any]]
+) -> None:
+    model, processor = library(family)
+    image = picture(PORTRAIT)  # 256 × 192 pixels for the model: 4 × 3 tiles of 64
+    pixels = processor.process_images([image])
+    with torch.no_grad():
+        document = model(**pixels)[0]
+    mask = processor.get_local_image_mask(pixels)[0]
+    expected = processor.rearrange_image_embeddings(document, mask, (12, 16)).permute(1, 0, 2)
+    found = encode(load(family), image)
+    np.testing.assert_allclose(placed(found), expected, rtol=0, atol=1e-5)
+    assert set(found.places.vectors.tolist()) == set(np.flatnonzero(mask).tolist())
+
+
+@pytest.mark.parametrize("family", MADE)
+def test_painted_cell_changes_the_patch_at_its_row_and_column(family: str, load: Load) -> None:
+    check_painted_cell(load(family), LANDSCAPE)
+
+
+@pytest.mark.parametrize("family", MADE)
+def test_patch_wins_at_its_own_place(family: str, load: Load) -> None:
+    check_patch_wins_at_its_place(load(family), PORTRAIT)
+
+
+@pytest.mark.parametrize("family", MADE)
+def test_question_tokens_and_weights(family: str, load: Load) -> None:
+    if family == "ColGemma3":  # trained without augmentation
+        check_question(load(family), "<eos>", times=0)
+    else:
+        check_question(load(family), AUGMENTATION[family])
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft 0.20
+def test_adapter_is_loaded_onto_its_base(folder: Folder, tmp_path: Path, library: Callable[[str], Any]) -> None:
+    from colpali_engine.models import ColQwen2_5
+    from peft import LoraConfig, get_peft_model
+
+    base = folder("ColQwen2_5")
+    targets = r"(.*language_model.*(down_proj|q_proj).*$|.*(custom_text_proj).*$)"  # as vidore/colqwen2.5-v0.2
+    lora = LoraConfig(r=4, init_lora_weights=False, target_modules=targets)
+    model = get_peft_model(ColQwen2_5.from_pretrained(base), lora).eval()
+    model.save_pretrained(tmp_path / "adapter")
+    for name in ("processor_config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(base / name, tmp_path / "adapter")
+    encoder = load_vision(str(tmp_path / "adapter"), device="cpu")
+    image = picture(PORTRAIT)
+    with torch.no_grad():
+        expected = model(**library("ColQwen2_5")[1].process_images([image]))[0]
+    np.testing.assert_allclose(encode(encoder, image).vectors, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", MADE)
+def test_weights_that_would_be_random_are_an_error(family: str, folder: Folder, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    damaged = Path(shutil.copytree(folder(family), tmp_path / family))
+    weights = load_file(damaged / "model.safetensors")
+    name = next(name for name in weights if "proj.weight" in name or name == "linear.weight")
+    del weights[name]
+    save_file(weights, damaged / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(EncoderError, match=r"1 of \d+ weights are not in the checkpoint"):
+        load_vision(str(damaged), device="cpu")
+
+
+def test_not_a_number_in_the_weights_is_named(folder: Folder) -> None:
+    encoder = ColpaliEncoder.load(str(folder("ColQwen2_5")), device="cpu")
+    encoder._model.custom_text_proj.weight.data.fill_(float("nan"))
+    with pytest.raises(EncoderError, match="NaN or infinity for page 2"):
+        encoder.encode_pages([page(picture(PORTRAIT), number=2)])

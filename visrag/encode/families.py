@@ -1,0 +1,135 @@
+"""The families of vision models: what config.json says of them, which library loads them, and loading with checks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import EncoderError
+from ..records import Leg
+from .checkpoint import find_checkpoint, fingerprint
+from .patches import PATCHES
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A kind of checkpoint, by the class named in config.json, and what loads it.
+
+    ``processor``: colpali-engine's class; None where sentence-transformers loads the family. ``base``: the
+    model type of the plain model that an adapter (PEFT) may stand on instead.
+    """
+
+    architecture: str
+    processor: str | None = None
+    base: str | None = None
+
+
+FAMILIES = (
+    Family("ColPaliForRetrieval"),
+    Family("ColQwen2ForRetrieval"),
+    Family("ColModernVBertForRetrieval"),
+    Family("ColPali", "ColPaliProcessor", "paligemma"),
+    Family("ColQwen2", "ColQwen2Processor", "qwen2_vl"),
+    Family("ColQwen2_5", "ColQwen2_5_Processor", "qwen2_5_vl"),
+    Family("ColQwen3", "ColQwen3Processor", "qwen3_vl"),
+    Family("ColQwen3_5", "ColQwen3_5Processor", "qwen3_5"),
+    Family("ColIdefics3", "ColIdefics3Processor", "idefics3"),
+    Family("ColGemma3", "ColGemmaProcessor3", "gemma3"),
+    Family("ColModernVBert", "ColModernVBertProcessor", "modernvbert"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model's folder, the name it goes by, its family, and the folder of the model that it adapts, if it does.
+
+    ``family`` is None for what sentence-transformers itself saved: modules.json says how to load it.
+    """
+
+    folder: Path
+    name: str
+    family: Family | None
+    base: Path | None = None
+
+    def leg(self, dim: int, processor: Any) -> Leg:
+        """The leg that these weights fill. Which image processor makes the patches is part of the fingerprint."""
+        images = type(processor.image_processor)
+        settings = {"dim": dim, "image_processor": f"{images.__module__}.{images.__name__}"}
+        if self.base is not None:
+            settings["base"] = fingerprint(self.base)
+        return Leg(PATCHES, self.name, dim, fingerprint(self.folder, **settings))
+
+
+def find_vision_checkpoint(model: str) -> Checkpoint:
+    """Where a vision model is and what it is, by what its configuration says.
+
+    Raises EncoderError where there is no such model, or it is of no family that visrag can load.
+    """
+    folder = find_checkpoint(model)
+    name = folder.resolve().name if Path(model).expanduser().is_dir() else model
+    if (folder / "modules.json").exists():
+        return Checkpoint(folder, name, None)
+    base = None
+    config = _json(folder / "config.json")
+    if not config and (adapter := _json(folder / "adapter_config.json")):
+        base = find_checkpoint(str(adapter.get("base_model_name_or_path")))
+        config = _json(base / "config.json")
+    architectures = config.get("architectures") or []
+    for family in FAMILIES:
+        if family.architecture in architectures or (base and family.base and family.base == config.get("model_type")):
+            return Checkpoint(folder, name, family, base)
+    known = ", ".join(family.architecture for family in FAMILIES)
+    raise EncoderError(f"{name} is {architectures or 'no model'}: a vision model of visrag is one of {known}")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise EncoderError(f"{path} is not JSON ({error}): is the model's folder complete?") from error
+    return content
+
+
+def pick_device(device: str | None) -> tuple[str, torch.dtype]:
+    """The device to use (CUDA if there is one, unless told otherwise) and the dtype for it."""
+    import torch
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return device, torch.bfloat16 if device.startswith("cuda") else torch.float32
+
+
+@contextmanager
+def loading(checkpoint: Checkpoint) -> Iterator[None]:
+    """Whatever the libraries raise while they load the checkpoint, raised as EncoderError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (ImportError, OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise EncoderError(
+            f"{checkpoint.name} ({checkpoint.folder}) could not be loaded: {type(error).__name__}: {error}"
+        ) from error
+
+
+def check_weights(model: Any, checkpoint: Checkpoint) -> None:
+    """Raises EncoderError where weights of a transformers model were not in the checkpoint, and so are random."""
+    # transformers marks what it read from the files; what it had to make up it leaves unmarked
+    weights = model.state_dict(keep_vars=True)
+    missing = [
+        name for name, value in weights.items() if not getattr(value, "_is_hf_initialized", False) or value.is_meta
+    ]
+    if missing:
+        names = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        raise EncoderError(
+            f"{checkpoint.name}: {len(missing)} of {len(weights)} weights are not in the checkpoint ({names}): its "
+            f"vectors would be random. Is {checkpoint.folder} complete, and made for this version of transformers?"
+        )

@@ -1,0 +1,83 @@
+"""Vision models through sentence-transformers: ColPali, ColQwen2, ColModernVBERT and what it has saved itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..errors import EncoderError
+from .colpali import ColpaliEncoder
+from .families import Checkpoint, check_weights, find_vision_checkpoint, loading, pick_device
+from .patches import BATCH_SIZE, Features, PatchEncoder, Task
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+
+def load_vision(model: str, device: str | None = None) -> PatchEncoder:
+    """The vision model in a folder or of a hub id, over the library that knows its family (see ``FAMILIES``).
+
+    Raises EncoderError where it cannot be found or loaded, MissingExtra where it needs colpali-engine.
+    """
+    checkpoint = find_vision_checkpoint(model)
+    if checkpoint.family is not None and checkpoint.family.processor is not None:
+        return ColpaliEncoder.of(checkpoint, device)
+    return VisionEncoder.of(checkpoint, device)
+
+
+class VisionEncoder(PatchEncoder):
+    """A vision model over ``sentence_transformers.MultiVectorEncoder``; made by ``VisionEncoder.load``."""
+
+    def __init__(self, model: Any, checkpoint: Checkpoint, batch_size: int = BATCH_SIZE) -> None:
+        leg = checkpoint.leg(int(model.get_embedding_dimension()), model.processor)
+        super().__init__(model.processor, model[0].model.config, leg, batch_size)
+        self._model = model
+
+    @classmethod
+    def load(cls, model: str, device: str | None = None, batch_size: int = BATCH_SIZE) -> VisionEncoder:
+        """A hub id or a folder; ``device``: None takes CUDA if there is one. bfloat16 on CUDA, else float32.
+
+        Raises EncoderError where the model cannot be found or loaded, or lacks weights.
+        """
+        return cls.of(find_vision_checkpoint(model), device, batch_size)
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, device: str | None = None, batch_size: int = BATCH_SIZE) -> VisionEncoder:
+        """As ``load``, for a checkpoint that was found."""
+        if checkpoint.base is not None:
+            raise EncoderError(f"{checkpoint.name} is an adapter: merge it into {checkpoint.base.name} and save that")
+        from sentence_transformers import MultiVectorEncoder
+
+        device, dtype = pick_device(device)
+        with loading(checkpoint):
+            model = MultiVectorEncoder(
+                str(checkpoint.folder), device=device, local_files_only=True, model_kwargs={"dtype": dtype}
+            )
+        if getattr(model.processor, "image_processor", None) is None:
+            raise EncoderError(f"{checkpoint.name} reads text, not pictures: it cannot be a vision model")
+        check_weights(model[0].model, checkpoint)
+        return cls(model, checkpoint, batch_size)
+
+    def _features(self, what: Image | str, task: Task) -> Features:
+        # The retrieval processors of transformers know their own prompts and augmentation, and MultiVectorEncoder
+        # calls them as these methods do; but of ColModernVBERT's it makes no input_ids (6.2), so they are called here.
+        if hasattr(self._processor, "process_images"):
+            return super()._features(what, task)
+        features = self._model.preprocess([what], prompt=self._model.prompts.get(task), task=task)
+        return {name: value for name, value in features.items() if hasattr(value, "shape")}
+
+    def _forward(self, features: Features, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
+        import torch
+        from sentence_transformers.util import batch_to_device
+
+        modality = "message" if "message" in self._model[0].modality_config else _MODALITY[task]
+        with torch.inference_mode():
+            inputs = batch_to_device({**features, "modality": modality}, self._model.device)
+            output = self._model(inputs, task=task)
+        return output["token_embeddings"], output["attention_mask"].bool()
+
+    def _weight(self, tokens: int) -> float:
+        return 1.0 / tokens if self._model.similarity_fn_name == "meanmaxsim" else 1.0
+
+
+_MODALITY: dict[Task, str] = {"document": "image", "query": "text"}

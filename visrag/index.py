@@ -1,0 +1,483 @@
+"""Index: what a user holds. Ingest, search, highlight, and the documents in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from .encode.checkpoint import DEFAULT_MODEL
+from .encode.text import TextEncoder
+from .errors import IndexMismatch, NotFound, UsageError
+from .fulltext import terms
+from .records import (
+    FULLTEXT,
+    Document,
+    Failure,
+    Filter,
+    Floats,
+    Leg,
+    LegScore,
+    PageRef,
+    Places,
+    QueryVectors,
+    Region,
+)
+from .settings import IngestSettings, Rank
+from .store.local import LocalStore
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from .encode import Encoder
+    from .ingest import Encoders, Progress, Summary
+
+FORMAT = 1  # of the settings that an index keeps
+CANARY = "How many visitors did the museum have in 2019, compared with 1987?"
+CANARY_COSINE = 0.999  # a canary's vectors must be at least this near to those of the index
+IMAGE_SIDE = 1600  # pixels of a page image's longer side, where none is given
+SNIPPET = 240  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A page that was found, and the account of its score: the legs' weighted scores add up to ``score``."""
+
+    rank: int
+    document: str
+    page: int
+    score: float
+    text: str = field(repr=False)
+    snippet: str
+    regions: tuple[Region, ...] = field(repr=False)
+    legs: tuple[LegScore, ...] = field(repr=False)
+    _question: str = field(repr=False, compare=False)
+    _index: Index = field(repr=False, compare=False)
+
+    def image(self, side: int = IMAGE_SIDE) -> Image:
+        """The page's picture (RGB), its longer side ``side`` pixels."""
+        return self._index.page_image(self.document, self.page, side)
+
+    def heatmap(self, token: str | None = None, side: int = IMAGE_SIDE) -> Image:
+        """The page's picture with the evidence highlighted: of the whole question, or of one of its tokens."""
+        return self._index.highlight(self._question, self.document, self.page, token, side).image
+
+    def as_dict(self) -> dict[str, Any]:
+        """The hit as ``visrag search --json`` prints it."""
+        return {
+            "rank": self.rank,
+            "document": self.document,
+            "page": self.page,
+            "score": self.score,
+            "snippet": self.snippet,
+            "legs": [asdict(leg) for leg in self.legs],
+            "regions": [asdict(region) for region in self.regions],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The hits of a question, and where the time went, in seconds by step."""
+
+    question: str
+    hits: list[Hit]
+    timings: Mapping[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The answer as ``visrag search --json`` prints it."""
+        took = round(sum(self.timings.values()) * 1000, 1)
+        return {"query": self.question, "took_ms": took, "hits": [hit.as_dict() for hit in self.hits]}
+
+
+@dataclass(frozen=True, slots=True)
+class Highlight:
+    """A page with the evidence for a question drawn on it."""
+
+    image: Image
+    regions: tuple[Region, ...]
+
+
+class Index:
+    """An index in a folder. A context manager; for one thread at a time.
+
+    ``text``, ``vision``: the models of a new index (a hub id or a folder); of one that exists, what it was made
+    with is taken, and another is refused with IndexMismatch. A vision model may be added later. ``device``: "cpu",
+    "cuda", or None for the best.
+    """
+
+    def __init__(
+        self, path: str | Path, *, text: str | None = None, vision: str | None = None, device: str | None = None
+    ) -> None:
+        self.path = Path(path)
+        self._wanted = {"text": text, "vision": vision}
+        self._device = device
+        self._opened: LocalStore | None = None
+        self._encoders: dict[str, Encoder] = {}
+        self._renderer: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all files and end the rendering process."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+    # Writing
+
+    def ingest(
+        self,
+        *paths: str | Path,
+        tags: Mapping[str, str] | None = None,
+        sync: bool = False,
+        progress: Progress | None = None,
+        settings: IngestSettings | None = None,
+    ) -> Summary:
+        """Bring files and folders into the index, which is made if it is not there.
+
+        ``sync``: documents that came from these folders and whose files have gone are removed. A file or page that
+        fails is in the summary and in ``failures()``; the rest goes on. Raises UsageError, StoreError, EncoderError.
+        """
+        from .ingest import find_sources, ingest
+
+        folders = [Path(path) for path in paths]
+        sources = find_sources(folders)
+        store = self._store(create=True)
+        summary = ingest(store, self._for_ingest(), sources, settings or IngestSettings(), tags, progress)
+        if sync:
+            summary.removed = self._remove_gone(folders, {source.name for source in sources})
+        return summary
+
+    def ingest_texts(self, texts: Mapping[str, str], progress: Progress | None = None) -> None:
+        """Bring passages into the index, by name: each a document of one page, without a picture or places."""
+        from .ingest import Silent, ingest_texts
+
+        ingest_texts(self._store(create=True), self._for_ingest(), texts, progress or Silent())
+
+    def _remove_gone(self, folders: Sequence[Path], present: set[str]) -> int:
+        roots = [folder.resolve() for folder in folders if folder.is_dir()]
+        gone = [
+            document.name
+            for document in self.documents()
+            if document.name not in present and any(Path(document.path).is_relative_to(root) for root in roots)
+        ]
+        for name in gone:
+            self.remove(name)
+        return len(gone)
+
+    def watch(
+        self, inbox: str | Path, tags: Mapping[str, str] | None = None, settings: IngestSettings | None = None
+    ) -> Iterator[Summary]:
+        """Ingest what is dropped into a folder, for ever: a summary for each lot that has arrived."""
+        from .ingest import ingest
+        from .watch import arrivals
+
+        store = self._store(create=True)
+        encoders = self._for_ingest()
+        for sources in arrivals(Path(inbox)):
+            summary = ingest(store, encoders, sources, settings or IngestSettings(), tags)
+            if summary.documents:
+                yield summary
+
+    def retry(self, progress: Progress | None = None, settings: IngestSettings | None = None) -> Summary:
+        """Ingest once more the documents that failed, in whole or in part. Raises NotFound where a file has gone."""
+        from .ingest import Source, ingest
+
+        store = self._store()
+        sources = []
+        for name in sorted({failure.document for failure in store.failures()}):
+            path = self._file(name)
+            sources.append(Source(path, name, path.stat().st_size))
+        return ingest(store, self._for_ingest(), sources, settings or IngestSettings(), None, progress, again=True)
+
+    def _file(self, name: str) -> Path:
+        """A document's file: where it was taken from, else what the index keeps of it."""
+        store = self._store()
+        document = store.document(name)
+        if document is not None and Path(document.path).is_file():
+            return Path(document.path)
+        with suppress(NotFound):
+            if (kept := store.original(name)).is_file():
+                return kept
+        raise NotFound(f"the file of {name} has gone: put it back, or remove the document: visrag remove '{name}'")
+
+    def remove(self, document: str) -> None:
+        """Remove a document. Raises NotFound."""
+        self._store().remove(document)
+
+    # Searching
+
+    def search(
+        self,
+        question: str,
+        k: int = 5,
+        documents: Sequence[str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        rank: Rank = "fusion",
+    ) -> list[Hit]:
+        """The k pages that answer a question best, best first. ``documents``, ``tags``: only in these.
+
+        Raises UsageError for an empty question, NotFound for a document that is not in the index.
+        """
+        return self.answer(question, k, documents, tags, rank).hits
+
+    def answer(
+        self,
+        question: str,
+        k: int = 5,
+        documents: Sequence[str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        rank: Rank = "fusion",
+    ) -> Answer:
+        """As ``search``, with the time that each step took."""
+        from .search import search
+
+        if not question.strip():
+            raise UsageError("the question is empty")
+        clock = _Clock()
+        store = self._store()
+        for name in documents or ():
+            if store.document(name) is None:
+                raise NotFound(f"the index holds no document {name}: visrag documents lists them")
+        filter = Filter(None if documents is None else frozenset(documents), tags or {})
+        clock.lap("open")
+        legs = self._legs()
+        queries = {} if rank == "fulltext" else self._encode(question)
+        clock.lap("encode")
+        found = search(store, question, queries, legs, rank, filter, k)
+        clock.lap("search")
+        hits = []
+        for number, page in enumerate(found, 1):
+            text = store.page(page.ref).text
+            regions = self._regions(queries, page.ref)
+            snippet = _snippet(regions, text)
+            hits.append(Hit(number, *page.ref, page.score, text, snippet, regions, page.legs, question, self))
+        clock.lap("regions")
+        return Answer(question, hits, clock.laps)
+
+    def highlight(
+        self, question: str, document: str, page: int, token: str | None = None, side: int = IMAGE_SIDE
+    ) -> Highlight:
+        """A page with the evidence for a question on it, from the stored vectors.
+
+        ``token``: the map of one token of the question. Raises NotFound for the page, UsageError for the token.
+        """
+        from .evidence import regions
+        from .heatmap import Scale, overlay, question_map
+
+        ref = PageRef(document, page)
+        queries = self._encode(question)
+        maps = self._maps(queries, ref)
+        image = self.page_image(document, page, side)
+        if maps is None:
+            return Highlight(image, ())
+        if token is None:
+            values, marks = question_map(maps.values, maps.content), self._regions(queries, ref)
+        else:
+            chosen = maps.weights_of(token)
+            values = question_map(maps.values, chosen)
+            marks = regions(self._store().page(ref), maps.places, maps.values, chosen)
+        drawn = overlay(image, values, maps.places, Scale.of(maps.values, maps.content), marks)
+        return Highlight(drawn, marks)
+
+    def page_image(self, document: str, page: int, side: int = IMAGE_SIDE) -> Image:
+        """A page's picture (RGB), its longer side ``side`` pixels, made again from the document's file.
+
+        Raises NotFound where the page is not in the index or the file has gone, DocumentError.
+        """
+        store = self._store()
+        known = store.document(document)
+        store.page(PageRef(document, page))
+        if known is None:
+            raise NotFound(f"the index holds no document {document}")
+        if (stored := store.image_path(PageRef(document, page))) is not None:
+            return _read_image(stored, side)
+        from .render import Renderer, RenderOptions
+
+        if self._renderer is None:
+            self._renderer = Renderer()
+        options = RenderOptions(renderer="poppler" if known.renderer == "poppler" else "pdfium")
+        image: Image = self._renderer.page_image(store.original(document), page, side, options, known.media_type)
+        return image
+
+    # What is there
+
+    def documents(self) -> list[Document]:
+        """All documents, by name."""
+        return self._store().documents()
+
+    def failures(self) -> list[Failure]:
+        """The documents and pages that are not in the index, and why."""
+        return self._store().failures()
+
+    # Inside
+
+    def _store(self, create: bool = False) -> LocalStore:
+        if self._opened is None:
+            self._opened = LocalStore.open(self.path, create)
+        return self._opened
+
+    def _legs(self) -> list[Leg]:
+        return [*(Leg(**leg) for leg in self._store().settings().get("legs", [])), FULLTEXT]
+
+    def _encoder(self, kind: str) -> Encoder:
+        """The text or the vision encoder of the index, checked against what the index was made with."""
+        if kind not in self._encoders:
+            self._encoders[kind] = self._load(kind, self._store().settings())
+        return self._encoders[kind]
+
+    def _load(self, kind: str, settings: Mapping[str, Any]) -> Encoder:
+        kept = settings.get("models", {}).get(kind)
+        model = self._wanted[kind] or kept or (DEFAULT_MODEL if kind == "text" else None)
+        if model is None:
+            raise UsageError("the index has no vision model")
+        encoder = _load_encoder(kind, model, self._device)
+        if kept is not None:
+            _check(encoder, settings, self.path, kept)
+        return encoder
+
+    def _for_ingest(self) -> Encoders:
+        """The encoders, written into the settings of an index that does not know them yet."""
+        from .calibration import calibrate
+        from .ingest import Encoders
+
+        store = self._store()
+        settings = store.settings() or {"format": FORMAT, "models": {}, "legs": [], "levels": {}, "canaries": {}}
+        kinds = ["text", "vision"] if self._wanted["vision"] or settings["models"].get("vision") else ["text"]
+        for kind in kinds:
+            encoder = self._encoder(kind)
+            if kind not in settings["models"]:
+                settings["models"][kind] = self._wanted[kind] or DEFAULT_MODEL
+                settings["legs"] += [asdict(leg) for leg in encoder.legs]
+                settings["levels"].update(calibrate(encoder))
+                settings["canaries"].update(_canaries(encoder))
+                store.write_settings(settings)
+        return Encoders(self._encoders["text"], self._encoders.get("vision"), settings["levels"])
+
+    def _encode(self, question: str) -> dict[str, QueryVectors]:
+        """The question's vectors in every leg that has any."""
+        queries: dict[str, QueryVectors] = {}
+        for kind in self._store().settings().get("models", {}):
+            queries.update(self._encoder(kind).encode_query(question))
+        return queries
+
+    def _maps(self, queries: Mapping[str, QueryVectors], ref: PageRef) -> _Maps | None:
+        """The page's token maps in the leg that it has: patches, else tokens."""
+        from .heatmap import token_maps
+
+        for name in ("patches", "tokens"):
+            found = self._store().vectors(name, ref) if name in queries else None
+            if found is not None and len(found.places.vectors):
+                return _Maps(queries[name], found.places, token_maps(queries[name], found))
+        return None
+
+    def _regions(self, queries: Mapping[str, QueryVectors], ref: PageRef) -> tuple[Region, ...]:
+        from .evidence import regions
+
+        maps = self._maps(queries, ref)
+        return () if maps is None else regions(self._store().page(ref), maps.places, maps.values, maps.content)
+
+
+class _Maps:
+    """A page's token maps ``values`` (t, m) on their ``places``, and which tokens say what is asked for."""
+
+    def __init__(self, query: QueryVectors, places: Places, values: Floats) -> None:
+        self.places = places
+        self.values = values
+        self._query = query
+        telling = np.array([bool(terms(_bare(token))) for token in query.tokens])
+        counted = query.weights > 0
+        self.content = (counted & telling if (counted & telling).any() else counted).astype(np.float32)
+
+    def weights_of(self, token: str) -> Floats:
+        """1 for the question's tokens that are ``token`` or a part of it. Raises UsageError where there is none."""
+        wanted = token.casefold()
+        bare = [_bare(known).casefold() for known in self._query.tokens]
+        chosen = np.array([known == wanted for known in bare])
+        if not chosen.any():
+            chosen = np.array([len(known) > 1 and known in wanted for known in bare])
+        chosen &= self._query.weights > 0
+        if not chosen.any():
+            raise UsageError(f"the question has no token {token}; it has: {', '.join(dict.fromkeys(bare))}")
+        return chosen.astype(np.float32)
+
+
+def _bare(token: str) -> str:
+    """A token's text without the marks of its tokenizer."""
+    return token.removeprefix("##").lstrip("▁Ġ ")
+
+
+def _load_encoder(kind: str, model: str, device: str | None) -> Encoder:
+    if kind == "text":
+        return TextEncoder.load(model, device)
+    from .encode.vision import load_vision
+
+    return load_vision(model, device)
+
+
+def _canaries(encoder: Encoder) -> dict[str, Any]:
+    """The canary's vectors by leg, as lists."""
+    query = encoder.encode_query(CANARY)
+    return {leg.name: np.round(query[leg.name].vectors, 6).tolist() for leg in encoder.legs}
+
+
+def _check(encoder: Encoder, settings: Mapping[str, Any], path: Path, model: str) -> None:
+    """Raises IndexMismatch where an encoder is not the one that the index was made with."""
+    known = {leg["name"]: leg["fingerprint"] for leg in settings["legs"]}
+    cure = f"use the model that it was made with ({model}), or ingest into a new index"
+    for leg in encoder.legs:
+        if known.get(leg.name) != leg.fingerprint:
+            raise IndexMismatch(
+                f"{path}: the index was made with other weights or settings than {leg.encoder}'s: {cure}"
+            )
+    for name, vectors in _canaries(encoder).items():
+        before, now = np.array(settings["canaries"][name]), np.array(vectors)
+        cosine = -1.0
+        if before.shape == now.shape:
+            cosine = float((before * now).sum() / (np.linalg.norm(before) * np.linalg.norm(now)))
+        if cosine < CANARY_COSINE:
+            raise IndexMismatch(f"{path}: {model} gives other vectors here than when the index was made: {cure}")
+
+
+def _read_image(path: Path, side: int) -> Image:
+    from PIL import Image as images
+
+    with images.open(path) as stored:
+        scale = side / max(stored.size)
+        return stored.convert("RGB").resize([max(1, round(edge * scale)) for edge in stored.size])
+
+
+def _snippet(regions: Sequence[Region], text: str) -> str:
+    """The text of the best regions, or else the page's beginning, on one line."""
+    found = " … ".join(dict.fromkeys(region.text for region in regions[:3] if region.text))
+    line = " ".join((found or text).split())
+    return (
+        line
+        if len(line) <= SNIPPET
+        else line[: line.rfind(" ", 0, SNIPPET) if " " in line[:SNIPPET] else SNIPPET] + " …"
+    )
+
+
+class _Clock:
+    """Seconds between laps, by name."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = now - self._last
+        self._last = now

@@ -1,0 +1,419 @@
+"""The whole write path: files → pages → vectors → index.
+
+Rendering processes run ahead of the encoder by a bounded number of pages; a document becomes visible when
+its last page is in. What fails is recorded with its reason, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, Self, TypeAlias
+
+from .calibration import Level, chance_level
+from .encode import Encoder
+from .errors import DocumentError, EncoderError, Reason, UsageError
+from .memory import peak_memory
+from .records import Document, EncodedPage, Failure, Page, PatchVectors
+from .render import DRAWN_THRESHOLD, SUFFIXES, Renderer, RenderOptions
+from .settings import IngestSettings
+from .store import Generation
+from .store.local import LocalStore
+
+PAGES_VERSION = 1  # raised when the same file gives other pages than before
+AHEAD = 48  # rendered pages that may wait for the encoder
+BATCH = 32  # pages encoded together
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file and the name that it gets in the index."""
+
+    path: Path
+    name: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Encoders:
+    """An index's encoders (``vision`` is None where it has none) and the chance levels of their legs."""
+
+    text: Encoder
+    vision: Encoder | None
+    levels: Mapping[str, Level]
+
+    def __iter__(self) -> Iterator[Encoder]:
+        return iter([self.text] if self.vision is None else [self.text, self.vision])
+
+    def chance(self, legs: Mapping[str, PatchVectors]) -> dict[str, float]:
+        """A page's chance level in each of its legs."""
+        return {name: chance_level(self.levels[name], len(found.vectors)) for name, found in legs.items()}
+
+
+class Progress(Protocol):
+    """What is told of an ingest while it runs."""
+
+    def start(self, size: int) -> None:
+        """``size``: bytes of all files that will be read."""
+
+    def page(self, source: Source, pages: int) -> None:
+        """One more of the source's ``pages`` is done."""
+
+    def finish(self, source: Source) -> None:
+        """A source is done, whatever came of it."""
+
+
+class Silent:
+    """A Progress that tells nobody."""
+
+    def start(self, size: int) -> None: ...
+    def page(self, source: Source, pages: int) -> None: ...
+    def finish(self, source: Source) -> None: ...
+
+
+@dataclass(slots=True)
+class Summary:
+    """What an ingest did. ``pages``: indexed in this run; ``unchanged``: documents that were in the index already."""
+
+    documents: int = 0
+    pages: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    seconds: float = 0.0
+    peak_memory_mb: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    source: Source
+    pages: int
+    media_type: str
+    renderer: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Rendered:
+    source: Source
+    page: Page | DocumentError
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    source: Source
+    error: DocumentError | None
+
+
+_Message: TypeAlias = _Opened | _Rendered | _Ended | BaseException
+
+
+def find_sources(paths: Sequence[Path]) -> list[Source]:
+    """The files to ingest, folders walked in order of name.
+
+    A file in a folder is named by its path under that folder, else by its own name. Raises UsageError for a
+    path that does not exist and for two files that would get the same name.
+    """
+    found: dict[str, Source] = {}
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{path}: no such file or folder")
+        files = [(path, path.name)]
+        if path.is_dir():
+            files = [
+                (file, file.relative_to(path).as_posix()) for file in sorted(path.rglob("*")) if _wanted(file, path)
+            ]
+        for file, name in files:
+            if name in found and found[name].path.resolve() != file.resolve():
+                raise UsageError(
+                    f"{file} and {found[name].path} would both be named {name}: "
+                    "ingest the folder above them, so that their names tell them apart"
+                )
+            found[name] = Source(file, name, file.stat().st_size if file.exists() else 0)
+    return list(found.values())
+
+
+def _wanted(file: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return file.is_file() and file.suffix.lower() in SUFFIXES and not hidden
+
+
+def ingest(
+    store: LocalStore,
+    encoders: Encoders,
+    sources: Sequence[Source],
+    settings: IngestSettings,
+    tags: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+    again: bool = False,
+) -> Summary:
+    """Bring the sources into the index. ``tags``: of these documents; None keeps those that they have.
+
+    ``again``: also sources that are in the index unchanged.
+    """
+    with peak_memory() as peak:
+        summary = _Run(store, encoders, settings, tags, progress or Silent()).run(sources, again)
+    summary.peak_memory_mb = peak.megabytes
+    return summary
+
+
+def ingest_texts(store: LocalStore, encoders: Encoders, texts: Mapping[str, str], progress: Progress) -> None:
+    """Bring passages into the index, by name: each a document of one page, without places. Those that are in it
+    already are left as they are."""
+    settings = _settings_hash(encoders, IngestSettings())
+    hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    known = {document.name: (document.content, document.settings) for document in store.documents()}
+    todo = [name for name in texts if known.get(name) != (hashes[name], settings)]
+    sources = {name: Source(Path(name), name, len(texts[name])) for name in todo}
+    progress.start(sum(source.size for source in sources.values()))
+    for start in range(0, len(todo), 2 * BATCH):
+        names = todo[start : start + 2 * BATCH]
+        pages = [Page(1, 0.0, 0.0, texts[name], text_source="text_layer") for name in names]
+        for name, page, legs in zip(names, pages, encoders.text.encode_pages(pages), strict=True):
+            generation = store.begin(Document(name, hashes[name], settings, "text/plain", pages=1))
+            store.add_pages(generation, [EncodedPage(page, legs, encoders.chance(legs))])
+            store.commit(generation, 1)
+            progress.page(sources[name], 1)
+            progress.finish(sources[name])
+
+
+class _Run:
+    """One ingest: the documents that are open, and the pages that wait for the encoder."""
+
+    def __init__(
+        self,
+        store: LocalStore,
+        encoders: Encoders,
+        settings: IngestSettings,
+        tags: Mapping[str, str] | None,
+        progress: Progress,
+    ) -> None:
+        self._store = store
+        self._encoders = encoders
+        self._settings = settings
+        self._tags = tags
+        self._progress = progress
+        self._settings_hash = _settings_hash(encoders, settings)
+        self._contents: dict[str, str] = {}
+        self._open: dict[str, tuple[Generation, int]] = {}
+        self._waiting: list[tuple[Source, Page]] = []
+        self.summary = Summary()
+
+    def run(self, sources: Sequence[Source], again: bool) -> Summary:
+        begun = time.monotonic()
+        todo = [source for source in sources if self._changed(source) or again]
+        self.summary.unchanged = len(sources) - len(todo)
+        self._progress.start(sum(source.size for source in todo))
+        with _Rendering(todo, self._settings, self._render_options()) as rendering:
+            try:
+                self._consume(rendering, len(todo))
+            finally:
+                for generation, _ in self._open.values():
+                    self._store.abandon(generation)
+        self.summary.seconds = time.monotonic() - begun
+        return self.summary
+
+    def _render_options(self) -> RenderOptions:
+        settings = self._settings
+        pictures = self._encoders.vision is not None and settings.route != "text"
+        return RenderOptions(
+            renderer=settings.renderer,
+            ocr=settings.ocr,
+            passwords=settings.passwords,
+            page_timeout=settings.page_timeout,
+            image=("drawn" if settings.route == "auto" else "all") if pictures else "none",
+        )
+
+    def _changed(self, source: Source) -> bool:
+        """Whether a source is not in the index as it is now. Takes its hash."""
+        content = ""
+        with suppress(OSError), source.path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        self._contents[source.name] = content
+        known = self._store.document(source.name)
+        if known is None or known.state == "ingesting":
+            return True
+        locked = known.state == "failed" and bool(self._settings.passwords)
+        tags = known.tags if self._tags is None else self._tags
+        same = (known.content, known.settings, known.tags) == (content, self._settings_hash, tags)
+        return not same or locked
+
+    def _consume(self, rendering: _Rendering, count: int) -> None:
+        while count:
+            match rendering.next(wait=not self._waiting):
+                case None:
+                    self._flush()
+                case _Opened(source, pages, kind, renderer):
+                    self._begin(source, pages, kind, renderer)
+                case _Rendered(source, Page() as page):
+                    self._waiting.append((source, page))
+                    if len(self._waiting) >= BATCH:
+                        self._flush()
+                case _Rendered(source, DocumentError() as error):
+                    self._fail(source, error)
+                    self._progress.page(source, self._open[source.name][1])
+                case _Ended(source, error):
+                    self._flush()
+                    self._end(source, error)
+                    count -= 1
+                case BaseException() as error:
+                    raise error
+
+    def _begin(self, source: Source, pages: int, media_type: str, renderer: str) -> None:
+        known = self._store.document(source.name) if self._tags is None else None
+        document = Document(
+            name=source.name,
+            content=self._contents[source.name],
+            settings=self._settings_hash,
+            media_type=media_type,
+            tags=known.tags if known is not None else self._tags or {},
+            pages=pages,
+            path=str(source.path.resolve()),
+            renderer=renderer,
+        )
+        self._open[source.name] = (self._store.begin(document), pages)
+
+    def _fail(self, source: Source, error: DocumentError) -> None:
+        generation, _ = self._open[source.name]
+        self._store.fail(generation, error.page, error.reason, error.message)
+        self.summary.failures.append(Failure(source.name, error.page, error.reason, error.message))
+
+    def _end(self, source: Source, error: DocumentError | None) -> None:
+        if source.name not in self._open:
+            self._begin(source, 0, "", "")
+        if error is not None:
+            self._fail(source, error)
+        generation, pages = self._open[source.name]
+        if self._contents[source.name]:
+            self._store.put_original(source.path, self._contents[source.name], self._settings.link)
+        self._store.commit(generation, pages)
+        del self._open[source.name]
+        self.summary.documents += 1
+        self._progress.finish(source)
+
+    def _flush(self) -> None:
+        """Encode and store the pages that wait."""
+        waiting, self._waiting = self._waiting, []
+        encoded = self._encode([page for _, page in waiting])
+        by_source: dict[str, list[EncodedPage]] = {}
+        for (source, page), legs in zip(waiting, encoded, strict=True):
+            if isinstance(legs, EncoderError):
+                self._fail(source, DocumentError(source.name, page.number, Reason.ENCODER, str(legs)))
+            else:
+                chance = {
+                    name: chance_level(self._encoders.levels[name], len(found.vectors)) for name, found in legs.items()
+                }
+                by_source.setdefault(source.name, []).append(EncodedPage(page, legs, chance))
+        for name, pages in by_source.items():
+            self._store.add_pages(self._open[name][0], pages)
+            self.summary.pages += len(pages)
+        for source, _ in waiting:
+            self._progress.page(source, self._open[source.name][1])
+
+    def _encode(self, pages: Sequence[Page]) -> list[dict[str, PatchVectors] | EncoderError]:
+        """Each page through the encoders that it is routed to. A page that fails costs no other."""
+        results: list[dict[str, PatchVectors] | EncoderError] = [{} for _ in pages]
+        for encoder in self._encoders:
+            chosen = [i for i, page in enumerate(pages) if encoder in self._route(page)]
+            for index, legs in zip(chosen, _encode_each(encoder, [pages[i] for i in chosen]), strict=True):
+                result = results[index]
+                if isinstance(legs, EncoderError):
+                    results[index] = legs
+                elif isinstance(result, dict):
+                    result.update(legs)
+        return results
+
+    def _route(self, page: Page) -> tuple[Encoder, ...]:
+        """The encoders of a page: text for pages on which nothing but text was drawn, vision for the rest."""
+        text, vision = self._encoders.text, self._encoders.vision
+        if vision is None or page.image is None or self._settings.route == "text":
+            return (text,)
+        if self._settings.route == "both":
+            return (text, vision)
+        drawn = page.drawn > DRAWN_THRESHOLD or not page.text.strip()
+        return (vision,) if drawn or self._settings.route == "vision" else (text,)
+
+
+def _encode_each(encoder: Encoder, pages: Sequence[Page]) -> list[Mapping[str, PatchVectors] | EncoderError]:
+    """All pages at once; if that fails, one by one, to find the page that it fails on."""
+    try:
+        return list(encoder.encode_pages(pages))
+    except EncoderError as error:
+        if len(pages) == 1:
+            return [error]
+        return [result for page in pages for result in _encode_each(encoder, [page])]
+
+
+class _Rendering:
+    """Threads that each own a rendering process, and the bounded queue of what they made."""
+
+    def __init__(self, todo: Sequence[Source], settings: IngestSettings, options: RenderOptions) -> None:
+        self._todo = iter(todo)
+        self._next = threading.Lock()
+        self._options = options
+        self._made: queue.Queue[_Message] = queue.Queue(AHEAD)
+        self._stop = threading.Event()
+        count = min(settings.jobs, len(todo))
+        self._threads = [threading.Thread(target=self._work, name=f"render-{i}", daemon=True) for i in range(count)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def next(self, wait: bool) -> _Message | None:
+        """What was made next; None where nothing is there and ``wait`` is false."""
+        try:
+            return self._made.get(block=wait)
+        except queue.Empty:
+            return None
+
+    def _work(self) -> None:
+        try:
+            with Renderer() as renderer:
+                while not self._stop.is_set():
+                    with self._next:
+                        source = next(self._todo, None)
+                    if source is None:
+                        return
+                    self._put(self._render(renderer, source))
+        except BaseException as error:  # a fault of ours: raised again in the main thread
+            self._put(iter([error]))
+
+    def _put(self, messages: Iterator[_Message]) -> None:
+        for message in messages:
+            while not self._stop.is_set():
+                with suppress(queue.Full):
+                    self._made.put(message, timeout=0.1)
+                    break
+            if self._stop.is_set():
+                return
+
+    def _render(self, renderer: Renderer, source: Source) -> Iterator[_Message]:
+        try:
+            document = renderer.pages(source.path, source.name, self._options)
+            yield _Opened(source, document.pages, document.media_type, document.renderer)
+            for page in document:
+                yield _Rendered(source, page)
+        except DocumentError as error:
+            yield _Ended(source, error)
+        else:
+            yield _Ended(source, None)
+
+
+def _settings_hash(encoders: Encoders, settings: IngestSettings) -> str:
+    """What decides, beside its content, what a document's pages become."""
+    legs = [leg.fingerprint for encoder in encoders for leg in encoder.legs]
+    parts = [PAGES_VERSION, legs, settings.ocr, settings.renderer, settings.route]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

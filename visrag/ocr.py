@@ -1,0 +1,330 @@
+"""Words for what has no text layer: pictures as documents, and OCR with RapidOCR, whose models come in its wheel.
+
+Nothing is ever downloaded: the models are named by their paths. The engine is loaded on first use, once a process.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from .errors import DocumentError, Reason
+from .layout import WORD, compose
+from .records import Box, Page, Word
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+UNIFORM = 24  # of 255: a picture whose shades differ by less has nothing to read
+DPI = 150  # at which a page is read
+MIN_SIDE, MAX_SIDE = 1400, 3000  # pixels of the longer side of the picture that is read
+LARGE = 0.05  # share of the page from which an image among text is read
+FULL_PAGE = 0.8  # share of the page from which an image is the page itself
+FULL_TEXT = 0.02  # share of the page that the words of a full text layer cover
+WHOLE_PAGE: Box = (0.0, 0.0, 1.0, 1.0)
+MIN_SCORE = 0.5  # RapidOCR's confidence below which a line is dropped
+
+
+class OcrLine(NamedTuple):
+    """A line that was read: its text, its box, and one box for each match of ``WORD`` in the text."""
+
+    text: str
+    box: Box
+    boxes: tuple[Box, ...]
+
+
+def read(picture: Image, threads: int = 0) -> list[OcrLine]:
+    """The lines of a picture in reading order, boxes in fractions of it. ``threads``: 0 for as many as cores."""
+    low, high = picture.convert("L").getextrema()
+    if not isinstance(low, int | float) or not isinstance(high, int | float) or high - low < UNIFORM:
+        return []
+    result = _engine(threads)(np.asarray(picture.convert("RGB"))[:, :, ::-1])
+    if result.txts is None or result.boxes is None:
+        return []
+    found = result.word_results if len(result.word_results or ()) == len(result.txts) else [()] * len(result.txts)
+    width, height = picture.size
+    lines = []
+    for text, corners, items in zip(result.txts, result.boxes, found, strict=True):
+        clean = " ".join(text.split())
+        box = _around([corners], width, height)
+        boxes = tuple(_word_boxes(clean, box, [(item[0], _around([item[2]], width, height)) for item in items]))
+        if boxes:
+            lines.append(OcrLine(clean, box, boxes))
+    return in_reading_order(lines)
+
+
+@cache
+def _engine(threads: int) -> Any:
+    """RapidOCR on ``threads`` threads."""
+    logging.getLogger("RapidOCR").disabled = True
+    import rapidocr
+
+    models = Path(rapidocr.__file__).parent / "models"
+    return rapidocr.RapidOCR(
+        params={
+            "Global.log_level": "critical",
+            "Global.text_score": MIN_SCORE,
+            "Global.max_side_len": 4000,
+            "Global.return_word_box": True,
+            "EngineConfig.onnxruntime.intra_op_num_threads": threads or -1,
+            "EngineConfig.onnxruntime.inter_op_num_threads": 1,
+            "Det.model_path": str(models / "PP-OCRv6_det_small.onnx"),
+            "Cls.model_path": str(models / "ch_ppocr_mobile_v2.0_cls_mobile.onnx"),
+            "Rec.model_path": str(models / "PP-OCRv6_rec_small.onnx"),
+            "Rec.rec_batch_num": 1,  # a batch is padded to its longest line: 1 is the fastest on a CPU
+        }
+    )
+
+
+def _around(quads: Sequence[Any], width: int, height: int) -> Box:
+    """The box around quadrilaterals of pixels, in fractions, cut to the picture."""
+    points = np.asarray(quads, np.float64).reshape(-1, 2) / (width, height)
+    (x0, y0), (x1, y1) = np.clip(points.min(axis=0), 0, 1), np.clip(points.max(axis=0), 0, 1)
+    return float(x0), float(y0), float(x1), float(y1)
+
+
+def _word_boxes(text: str, box: Box, items: Sequence[tuple[str, Box]]) -> Iterator[Box]:
+    """One box for each word of a line, from RapidOCR's boxes of its pieces; where these are not the line's, from
+    the words' shares of its characters."""
+    owner = [piece for piece, (piece_text, _) in enumerate(items) for _ in "".join(piece_text.split())]
+    exact = "".join(piece_text for piece_text, _ in items).split() == ["".join(text.split())]
+    upright = (box[3] - box[1]) > 1.5 * (box[2] - box[0])
+    at = 0
+    for match in WORD.finditer(text):
+        if exact:
+            pieces = [items[piece][1] for piece in owner[at : at + len(match.group())]]
+            at += len(match.group())
+            yield _around([(piece[:2], piece[2:]) for piece in pieces], 1, 1)
+        else:
+            start, end = match.start() / len(text), match.end() / len(text)
+            wide, high = box[2] - box[0], box[3] - box[1]
+            if upright:
+                yield box[0], box[1] + high * start, box[2], box[1] + high * end
+            else:
+                yield box[0] + wide * start, box[1], box[0] + wide * end, box[3]
+
+
+def in_reading_order(lines: Sequence[OcrLine]) -> list[OcrLine]:
+    """Lines by column (a gap from top to bottom with three wide lines or more on either side), then from top to
+    bottom, and from left to right where they stand beside each other."""
+    if len(lines) < 2:
+        return list(lines)
+    gutter = _gutter(lines)
+    if gutter is not None:
+        sides = ([line for line in lines if (line.box[0] < gutter) is left] for left in (True, False))
+        return [line for side in sides for line in in_reading_order(side)]
+    above, below = _across(lines)
+    if above and below:
+        return in_reading_order(above) + in_reading_order(below)
+    rows: list[list[OcrLine]] = []
+    for line in sorted(lines, key=lambda line: line.box[1] + line.box[3]):
+        middle = (line.box[1] + line.box[3]) / 2
+        if rows and middle < rows[-1][0].box[3] - 0.25 * (rows[-1][0].box[3] - rows[-1][0].box[1]):
+            rows[-1].append(line)
+        else:
+            rows.append([line])
+    return [_in_one(sorted(row, key=lambda line: line.box[0])) for row in rows]
+
+
+def _in_one(row: Sequence[OcrLine]) -> OcrLine:
+    """Lines that stand beside each other as one."""
+    boxes = [line.box for line in row]
+    around = _around([((b[0], b[1]), (b[2], b[3])) for b in boxes], 1, 1)
+    return OcrLine(" ".join(line.text for line in row), around, tuple(box for line in row for box in line.boxes))
+
+
+def _gutter(lines: Sequence[OcrLine]) -> float | None:
+    """Where a gap between two columns of text ends, None where there is none."""
+    end = 0.0
+    by_left = sorted(lines, key=lambda line: line.box[0])
+    for index, line in enumerate(by_left):
+        if index and line.box[0] > end + 0.01 and _is_column(by_left[:index]) and _is_column(by_left[index:]):
+            return line.box[0]
+        end = max(end, line.box[2])
+    return None
+
+
+def _is_column(lines: Sequence[OcrLine]) -> bool:
+    widths = sorted(line.box[2] - line.box[0] for line in lines)
+    return len(lines) >= 3 and widths[len(widths) // 2] > 0.2
+
+
+def _across(lines: Sequence[OcrLine]) -> tuple[list[OcrLine], list[OcrLine]]:
+    """The lines above and below the first horizontal gap under or over which there are columns."""
+    by_top = sorted(lines, key=lambda line: line.box[1])
+    end = by_top[0].box[3]
+    for index in range(1, len(by_top)):
+        gap = by_top[index].box[1] >= end
+        if gap and (_gutter(by_top[index:]) is not None or _gutter(by_top[:index]) is not None):
+            return by_top[:index], by_top[index:]
+        end = max(end, by_top[index].box[3])
+    return by_top, []
+
+
+class Source(Protocol):
+    """An opened document: see ``visrag.pdf``."""
+
+    pages: int
+    renderer: str
+
+    def content(self, number: int) -> tuple[Page, tuple[Box, ...]]: ...
+    def picture(self, number: int, side: int) -> Image: ...
+    def close(self) -> None: ...
+
+
+def with_ocr(source: Source, number: int, always: bool, threads: int) -> Page:
+    """Page ``number`` of a document with the words of its text layer and those that OCR adds.
+
+    A page without a text layer (``always``: every page) is read whole. Else OCR reads the images that cover 5% of
+    the page or more (those that touch count as one), except one over the whole page under a full text layer,
+    and adds the words that no word of the text layer covers.
+    """
+    page, images = source.content(number)
+    whole = always or not page.words
+    areas = [WHOLE_PAGE] if whole else _to_read(page, images)
+    if not areas:
+        return page
+    picture = source.picture(number, _side(page))
+    lines = [line for area in areas for line in _read_area(picture, area, threads)]
+    if whole:
+        text, words = compose((line.text, line.boxes) for line in lines)
+        return replace(page, text=text, words=words, text_source="ocr" if words else "none")
+    added = list(_uncovered(lines, page.words))
+    if not added:
+        return page
+    text, words = compose(added)
+    at = len(page.text) + 1
+    moved = tuple(Word(word.text, word.start + at, word.boxes) for word in words)
+    return replace(page, text=f"{page.text}\n{text}", words=page.words + moved, text_source="both")
+
+
+def _side(page: Page) -> int:
+    """The longer side in pixels at which a page is read: 150 dpi, within bounds."""
+    return round(min(max(max(page.width, page.height) / 72 * DPI, MIN_SIDE), MAX_SIDE))
+
+
+def _to_read(page: Page, images: Sequence[Box]) -> list[Box]:
+    """The areas of images, among the words of a text layer, that are worth reading."""
+    text = sum((x1 - x0) * (y1 - y0) for word in page.words for x0, y0, x1, y1 in word.boxes)
+    areas = [area for area in _merged(images) if _share(area) >= LARGE]
+    return [area for area in areas if not (_share(area) >= FULL_PAGE and text >= FULL_TEXT)]
+
+
+def _share(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _merged(boxes: Sequence[Box]) -> list[Box]:
+    """Boxes, those that touch replaced by the box around them."""
+    merged: list[Box] = []
+    for box in boxes:
+        grown = box
+        while touching := [other for other in merged if _touch(other, grown)]:
+            merged = [other for other in merged if other not in touching]
+            grown = _around([((b[0], b[1]), (b[2], b[3])) for b in [grown, *touching]], 1, 1)
+        merged.append(grown)
+    return merged
+
+
+def _touch(one: Box, other: Box) -> bool:
+    near = 0.002
+    across = one[0] <= other[2] + near and other[0] <= one[2] + near
+    return across and one[1] <= other[3] + near and other[1] <= one[3] + near
+
+
+def _read_area(picture: Image, area: Box, threads: int) -> Iterator[OcrLine]:
+    """The lines in one area of a page's picture, boxes in fractions of the page."""
+    width, height = picture.size
+    left, top = int(area[0] * width), int(area[1] * height)
+    right, bottom = max(left + 1, round(area[2] * width)), max(top + 1, round(area[3] * height))
+    wide, high = (right - left) / width, (bottom - top) / height
+    x, y = left / width, top / height
+    for text, box, boxes in read(picture.crop((left, top, right, bottom)), threads):
+        placed = [(x + b[0] * wide, y + b[1] * high, x + b[2] * wide, y + b[3] * high) for b in (box, *boxes)]
+        yield OcrLine(text, placed[0], tuple(placed[1:]))
+
+
+def _uncovered(lines: Sequence[OcrLine], words: Sequence[Word]) -> Iterator[tuple[str, list[Box]]]:
+    """The lines without the words whose middle lies in a box of the text layer."""
+    layer = np.asarray([box for word in words for box in word.boxes], np.float64).reshape(-1, 4)
+    for line in lines:
+        kept: list[tuple[str, Box]] = []
+        for match, box in zip(WORD.finditer(line.text), line.boxes, strict=True):
+            x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+            inside = (layer[:, 0] <= x) & (x <= layer[:, 2]) & (layer[:, 1] <= y) & (y <= layer[:, 3])
+            if not inside.any():
+                kept.append((match.group(), box))
+        if kept:
+            text = line.text if len(kept) == len(line.boxes) else " ".join(word for word, _ in kept)
+            yield text, [box for _, box in kept]
+
+
+class ImageDocument:
+    """A PNG, JPEG, TIFF or WebP file: one page, of a TIFF as many as it has frames.
+
+    Raises DocumentError: corrupt, or too_large for more than ``max_pixels`` pixels.
+    """
+
+    renderer = "pillow"
+
+    def __init__(self, path: Path, document: str, max_pixels: int) -> None:
+        import PIL.Image
+
+        PIL.Image.MAX_IMAGE_PIXELS = None  # the limit here is max_pixels, for each frame
+        self._name, self._max_pixels = document, max_pixels
+        try:
+            self._image = PIL.Image.open(path, formats=("PNG", "JPEG", "TIFF", "WEBP"))
+            self.pages = getattr(self._image, "n_frames", 1) if self._image.format == "TIFF" else 1
+        except (OSError, ValueError, SyntaxError) as error:
+            raise DocumentError(document, None, Reason.CORRUPT, f"is no image that can be read: {error}") from error
+
+    def content(self, number: int) -> tuple[Page, tuple[Box, ...]]:
+        """Page ``number`` (from 1), all of it drawn, and the box of the whole page."""
+        width, height = self._frame(number).size
+        if self._image.getexif().get(0x0112, 1) in (5, 6, 7, 8):  # turned by 90°
+            width, height = height, width
+        dpi = self._image.info.get("dpi", (0, 0))[0]
+        points = 72 / (float(dpi) if 50 <= dpi <= 2400 else DPI)
+        return Page(number, width * points, height * points, drawn=1.0), (WHOLE_PAGE,)
+
+    def picture(self, number: int, side: int) -> Image:
+        """The image upright, RGB, transparent parts white, its longer side ``side`` pixels. Raises DocumentError."""
+        from PIL import Image, ImageOps
+
+        frame = self._frame(number)
+        try:
+            upright = ImageOps.exif_transpose(frame)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise DocumentError(self._name, number, Reason.CORRUPT, f"the image is damaged: {error}") from error
+        if upright.mode.startswith(("I", "F")):
+            shades = np.asarray(upright, np.float64)
+            span = max(1e-9, float(shades.max() - shades.min()))
+            upright = Image.fromarray(((shades - shades.min()) / span * 255).astype(np.uint8))
+        if upright.has_transparency_data:
+            ground = Image.new("RGBA", upright.size, "white")
+            upright = Image.alpha_composite(ground, upright.convert("RGBA"))
+        scale = side / max(upright.size)
+        size = max(1, round(upright.width * scale)), max(1, round(upright.height * scale))
+        return upright.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._image.close()
+
+    def _frame(self, number: int) -> Any:
+        """The image at one of its frames, which is within the limit of pixels."""
+        try:
+            self._image.seek(number - 1)
+        except (OSError, ValueError, EOFError) as error:
+            raise DocumentError(self._name, number, Reason.CORRUPT, f"the frame cannot be read: {error}") from error
+        width, height = self._image.size
+        if width * height > self._max_pixels:
+            why = f"has {width} × {height} pixels, more than {self._max_pixels}: save it smaller"
+            raise DocumentError(self._name, number, Reason.TOO_LARGE, why)
+        return self._image

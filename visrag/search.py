@@ -1,0 +1,167 @@
+"""Question → candidates of every leg → exact scores → the account of each hit.
+
+``maxsim`` and ``fulltext`` rank by one plain score. Fusion adds the legs, and what makes them addable is that in
+each of them 0 is what chance gives: MaxSim as the mean over the question's tokens, less the page's chance level
+(``visrag.calibration``); full text as a share of the best page's BM25. (Form and weights were chosen by
+measurement: README.md, "How good the answers are".)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .fulltext import query_terms, term_spans
+from .maxsim import token_matches
+from .records import (
+    FULLTEXT,
+    Box,
+    Filter,
+    Floats,
+    Leg,
+    LegScore,
+    Page,
+    PageRef,
+    Places,
+    QueryVectors,
+    TokenScore,
+)
+from .settings import Rank
+from .store import Query, Store
+
+CANDIDATES = 200  # pages that each leg puts forward
+WEIGHTS = {"tokens": 1.0, "windows": 0.5, "patches": 1.0, "fulltext": 0.3}  # in fusion
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A leg's part in the answer to one question. It adds ``weight`` × (plain score − chance, where corrected)."""
+
+    leg: Leg
+    query: Query
+    weight: float
+    corrected: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A page, its score, and the account of it: the legs' weighted scores add up to the score."""
+
+    ref: PageRef
+    score: float
+    legs: tuple[LegScore, ...]
+
+
+def search(
+    store: Store,
+    question: str,
+    queries: Mapping[str, QueryVectors],
+    legs: Sequence[Leg],
+    rank: Rank,
+    filter: Filter,
+    k: int,
+) -> list[Found]:
+    """The k best pages, best first; ties by document and page. ``queries``: the question's vectors by leg name."""
+    parts = [part for leg in legs if (part := _part(leg, question, queries, rank)) is not None]
+    candidates = {
+        part.leg.name: store.candidates(part.leg.name, part.query, filter, max(k, CANDIDATES)) for part in parts
+    }
+    refs = sorted({ref for found in candidates.values() for ref, _ in found})
+    if not refs:
+        return []
+    if rank == "fusion":
+        parts = [_to_best(part, candidates[part.leg.name]) for part in parts]
+    total = np.sum([part.weight * _scores(store, part, refs) for part in parts], axis=0)
+    best = np.argsort(-total, kind="stable")[:k]
+    return [_account(store, parts, refs[i]) for i in best]
+
+
+def _part(leg: Leg, question: str, queries: Mapping[str, QueryVectors], rank: Rank) -> Part | None:
+    """A leg's part, None where it has none in this way of ranking or the question gives it nothing."""
+    if leg == FULLTEXT:
+        terms = query_terms(question)
+        return Part(leg, terms, 1.0) if terms and rank != "maxsim" else None
+    if rank == "fulltext" or (rank == "maxsim" and leg.name == "windows"):
+        return None
+    query = queries[leg.name]
+    if rank == "maxsim":
+        return Part(leg, query, 1.0)
+    counted = float(query.weights.sum())
+    return Part(leg, query, WEIGHTS[leg.name] / counted, corrected=True) if counted else None
+
+
+def _to_best(part: Part, found: Sequence[tuple[PageRef, float]]) -> Part:
+    """Full text as a share of the best page's score; other legs as they are."""
+    if part.leg != FULLTEXT or not found:
+        return part
+    return Part(part.leg, part.query, WEIGHTS["fulltext"] / found[0][1])
+
+
+def _scores(store: Store, part: Part, refs: Sequence[PageRef]) -> Floats:
+    """A leg's scores of pages, chance taken off; 0 for a page that lacks the leg."""
+    scores = store.score(part.leg.name, part.query, refs)
+    if part.corrected and isinstance(part.query, QueryVectors):
+        scores = scores - part.query.weights.sum() * store.chance(part.leg.name, refs)
+    return np.nan_to_num(scores, nan=0.0)
+
+
+def _account(store: Store, parts: Sequence[Part], ref: PageRef) -> Found:
+    legs = []
+    for part in parts:
+        if isinstance(part.query, QueryVectors):
+            tokens = _token_scores(store, part, part.query, ref)
+        else:
+            tokens = _term_scores(store, part.query, ref)
+        if tokens:
+            score = sum(token.score for token in tokens)
+            legs.append(LegScore(part.leg.name, part.leg.encoder, part.weight, score, tokens))
+    return Found(ref, sum(leg.weight * leg.score for leg in legs), tuple(legs))
+
+
+def _token_scores(store: Store, part: Part, query: QueryVectors, ref: PageRef) -> tuple[TokenScore, ...]:
+    """What each token that counts gave, and where it won."""
+    found = store.vectors(part.leg.name, ref)
+    if found is None or not len(found.vectors):
+        return ()
+    best, where = token_matches(query.vectors, found.vectors)
+    if part.corrected:
+        best = best - store.chance(part.leg.name, [ref])[0]
+    return tuple(
+        TokenScore(query.tokens[i], float(query.weights[i] * best[i]), _place(found.places, int(where[i])))
+        for i in np.flatnonzero(query.weights)
+    )
+
+
+def _place(places: Places, vector: int) -> Box | None:
+    """The first place of a vector, None where it has none."""
+    rows = np.flatnonzero(places.vectors == vector)
+    if not len(rows):
+        return None
+    x0, y0, x1, y1 = (round(float(edge), 5) for edge in places.boxes()[rows[0]])
+    return x0, y0, x1, y1
+
+
+def _term_scores(store: Store, terms: Sequence[str], ref: PageRef) -> tuple[TokenScore, ...]:
+    """BM25 of each term that occurs on the page, and where it occurs first."""
+    page = store.page(ref)
+    scores = store.term_scores(terms, [ref])[0]
+    first: dict[str, int] = {}
+    for term, start, _ in term_spans(page.text):
+        first.setdefault(term, start)
+    return tuple(
+        TokenScore(term, float(score), _word_box(page, first.get(term)))
+        for term, score in zip(terms, scores, strict=True)
+        if score
+    )
+
+
+def _word_box(page: Page, start: int | None) -> Box | None:
+    """The box of the word at a character of the page's text."""
+    if start is None:
+        return None
+    for word in page.words:
+        if word.start <= start < word.start + len(word.text):
+            return word.boxes[0]
+    return None

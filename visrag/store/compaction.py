@@ -1,0 +1,148 @@
+"""Upkeep of a local index: what dead processes left, dead space, damage."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from sqlite3 import Connection
+from typing import NamedTuple
+
+from ..errors import StoreError
+from ..records import PageRef
+from .database import Database
+from .documents import segment_id
+from .files import Files
+from .locks import try_lock
+from .segments import SUFFIX, SegmentReader, SegmentWriter
+
+DEAD_SHARE = 0.25  # of a segment's bytes: with more it is written anew
+
+
+class Damage(NamedTuple):
+    """A page whose vectors in a leg cannot be read, and why."""
+
+    page: PageRef
+    leg: str
+    message: str
+
+
+def sweep(folder: Path, database: Database, files: Files) -> None:
+    """Drop what processes that are gone had begun: their rows, files, and segments that hold nothing else."""
+    dead = []
+    for path in (folder / "writers").iterdir():
+        if (lock := try_lock(path)) is not None:
+            path.unlink()
+            os.close(lock)
+            dead.append(path.name)
+    with database.read() as connection:
+        staged = [
+            writer for (writer,) in connection.execute("SELECT DISTINCT writer FROM generations WHERE NOT visible")
+        ]
+    dead += [writer for writer in staged if writer not in dead and not (folder / "writers" / writer).exists()]
+    if not dead:
+        return
+    with database.write() as connection:
+        connection.executemany(
+            "DELETE FROM generations WHERE writer = ? AND NOT visible", [(writer,) for writer in dead]
+        )
+    files.delete_unused(*files.names())
+    for path in (folder / "vectors").glob("*" + SUFFIX):
+        if (lock := try_lock(path)) is not None:
+            try:
+                _delete_dead(database, path)
+            finally:
+                os.close(lock)
+
+
+def compact(folder: Path, database: Database, files: Files) -> int:
+    """Rewrite segments with much dead space, vacuum, delete files that nothing uses: bytes given back.
+
+    A segment's live blocks are copied and synced, then one transaction points their rows to the copies, then the
+    old file goes: at every moment the rows point to whole blocks.
+    """
+    before = _bytes(folder)
+    sweep(folder, database, files)
+    files.delete_unused(*files.names())
+    writer = SegmentWriter(folder / "vectors", reuse=False)
+    try:
+        for path in sorted((folder / "vectors").glob("*" + SUFFIX)):
+            if (lock := try_lock(path)) is not None:
+                try:
+                    if not _delete_dead(database, path):
+                        _rewrite(database, path, writer)
+                finally:
+                    os.close(lock)
+    finally:
+        writer.close()
+    with database.write() as connection:
+        connection.execute("DELETE FROM segments WHERE id NOT IN (SELECT segment FROM page_vectors)")
+        connection.execute("DELETE FROM legs WHERE id NOT IN (SELECT leg FROM page_vectors)")
+    database.vacuum(DEAD_SHARE)
+    return before - _bytes(folder)
+
+
+def check(database: Database, reader: SegmentReader) -> list[Damage]:
+    """Compare every visible page's vectors with their checksums."""
+    with database.read() as connection:
+        rows = connection.execute(
+            "SELECT g.name, p.number, l.name, s.name, v.offset, v.count, l.dim, v.crc FROM generations g "
+            "JOIN pages p ON p.generation = g.id JOIN page_vectors v ON v.page = p.id JOIN legs l ON l.id = v.leg "
+            "JOIN segments s ON s.id = v.segment WHERE g.visible ORDER BY s.id, v.offset"
+        ).fetchall()
+    damaged = []
+    for document, page, leg, segment, offset, count, dim, crc in rows:
+        try:
+            reader.block(segment, offset, (count, dim), crc)
+        except StoreError as error:
+            damaged.append(Damage(PageRef(document, page), leg, str(error)))
+    return sorted(damaged)
+
+
+def _blocks(connection: Connection, segment: str) -> list[tuple[int, int, int, int, int, int]]:
+    """The blocks of a segment that rows point to: leg, page, offset, n, dim, crc."""
+    return connection.execute(
+        "SELECT v.leg, v.page, v.offset, v.count, l.dim, v.crc FROM segments s JOIN page_vectors v ON v.segment = s.id "
+        "JOIN legs l ON l.id = v.leg WHERE s.name = ? ORDER BY v.leg, v.offset",
+        (segment,),
+    ).fetchall()
+
+
+def _delete_dead(database: Database, path: Path) -> bool:
+    """Delete a segment, whose lock is held, if no row points to it."""
+    with database.read() as connection:
+        if _blocks(connection, path.name):
+            return False
+    path.unlink()
+    return True
+
+
+def _rewrite(database: Database, path: Path, writer: SegmentWriter) -> None:
+    """Move the live blocks of a segment, whose lock is held, if enough of it is dead. A damaged one is left alone."""
+    with database.read() as connection:
+        blocks = _blocks(connection, path.name)
+    live = sum(count * dim for _, _, _, count, dim, _ in blocks)
+    if live >= (1 - DEAD_SHARE) * path.stat().st_size:
+        return
+    reader = SegmentReader(path.parent)
+    try:
+        moved = [
+            (*block[:3], writer.append(reader.block(path.name, block[2], block[3:5], block[5]))) for block in blocks
+        ]
+    except StoreError:
+        return
+    writer.sync()
+    with database.write() as connection:
+        old = segment_id(connection, path.name)
+        for leg, page, offset, (name, new_offset, _) in moved:
+            connection.execute(
+                "UPDATE page_vectors SET segment = ?, offset = ? "
+                "WHERE leg = ? AND page = ? AND segment = ? AND offset = ?",
+                (segment_id(connection, name), new_offset, leg, page, old, offset),
+            )
+        connection.execute("UPDATE state SET changes = changes + 1")
+    path.unlink()
+
+
+def _bytes(folder: Path) -> int:
+    """What the index takes, but for SQLite's log, which comes and goes."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.suffix != ".db-wal")

@@ -1,0 +1,228 @@
+"""The SQLite file of a local index: connections, transactions, and its errors in our words."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import IndexMismatch, StoreError
+from .locks import locked
+from .migrations import APPLICATION, MIGRATIONS, migrate
+
+BUSY_SECONDS = 60.0
+NETWORK = (
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "smbfs",
+    "fuse.sshfs",
+    "fuse.glusterfs",
+    "fuse.s3fs",
+    "fuse.rclone",
+    "afs",
+    "ceph",
+    "lustre",
+)
+
+
+class Database:
+    """``index.db``: any number of reading connections and one that writes. For use from several threads."""
+
+    def __init__(self, path: Path, create: bool) -> None:
+        """Open, and bring to the newest form. Raises StoreError, and IndexMismatch for an index of a newer version."""
+        self.path = path
+        self._process = os.getpid()
+        self._idle: list[sqlite3.Connection] = []
+        self._all: list[sqlite3.Connection] = []
+        self._pool = threading.Lock()
+        self._writing = threading.RLock()
+        self._writer: sqlite3.Connection | None = None
+        self.writable = os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
+        with mapped(path):
+            try:
+                self._prepare(create)
+            except BaseException:
+                self.close()
+                raise
+
+    def _prepare(self, create: bool) -> None:
+        refuse_network(self.path.parent)
+        if not self.path.exists():
+            if not create:
+                raise StoreError(
+                    f"{self.path.parent} is not an index; make one with: visrag ingest PATH --index {self.path.parent}"
+                )
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.writable = os.access(self.path.parent, os.W_OK)
+        if not self.writable:
+            self._version(new=False)
+            return
+        with locked(self.path.parent / "index.lock"):
+            if self._version(new=create) < len(MIGRATIONS):
+                connection = self._connect()
+                connection.execute("PRAGMA journal_mode = WAL").fetchall()
+                migrate(connection)
+                self._idle.append(connection)
+
+    def _version(self, new: bool) -> int:
+        """The file's format, 0 for an empty file where a ``new`` one is wanted. StoreError if it is no index."""
+        with self.read() as connection:
+            version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+            application = connection.execute("PRAGMA application_id").fetchone()[0]
+            empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+        if application != APPLICATION and not (empty and new):
+            raise StoreError(
+                f"{self.path.parent} is not an index: its index.db was made by something else; choose another folder"
+            )
+        if version > len(MIGRATIONS):
+            raise IndexMismatch(
+                f"{self.path.parent} was made by a newer version of visrag (format {version}, this one reads "
+                f"{len(MIGRATIONS)}): upgrade visrag, or make another index"
+            )
+        return version
+
+    def _connect(self) -> sqlite3.Connection:
+        uri = self.path.absolute().as_uri()
+        if not self.writable:
+            log = self.path.with_name(self.path.name + "-wal")
+            uri += "?immutable=1" if not log.exists() or log.stat().st_size == 0 else "?mode=ro"
+        connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        self._all.append(connection)
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+        return connection
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """A connection in a transaction of its own, which sees one state of the index throughout."""
+        with mapped(self.path):
+            with self._pool:
+                self._check_process()
+                connection = self._idle.pop() if self._idle else self._connect()
+            try:
+                connection.execute("BEGIN")
+                yield connection
+            finally:
+                connection.rollback()
+                with self._pool:
+                    self._idle.append(connection)
+
+    @contextmanager
+    def write(self, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """A connection in a transaction that commits at the end, and is undone by any error.
+
+        One that isn't ``durable`` survives the death of this process, but reaches the disk with the next that is.
+        """
+        with mapped(self.path), self._writing:
+            self._check_process()
+            if not self.writable:
+                raise StoreError(
+                    f"{self.path.parent} cannot be written: give this user the right to, or copy the index elsewhere"
+                )
+            if self._writer is None:
+                with self._pool:
+                    self._writer = self._connect()
+            self._writer.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except BaseException:
+                self._writer.rollback()
+                raise
+
+    def vacuum(self, dead_share: float) -> None:
+        """Give dead space of the file back to the disk, if it is more than this share of it."""
+        with self.read() as connection:
+            free = connection.execute("PRAGMA freelist_count").fetchone()[0]
+            pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        if free <= dead_share * pages:
+            return
+        with self.write() as connection:
+            connection.execute("INSERT INTO fulltext (fulltext) VALUES ('optimize')")
+        with mapped(self.path), self._writing:
+            assert self._writer is not None
+            self._writer.execute("VACUUM")
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise StoreError(f"{self.path.parent} was opened before this process was forked: open it again here")
+
+    def close(self) -> None:
+        """Close every connection. Nothing may be read or written any more."""
+        with self._pool:
+            connections, self._all, self._idle, self._writer = self._all, [], [], None
+        if os.getpid() == self._process:
+            for connection in connections:
+                connection.close()
+
+
+@contextmanager
+def mapped(path: Path) -> Iterator[None]:
+    """Turn errors of SQLite and of the file system into a StoreError that names the path and the cure."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreError(f"{path}: {_reason(error)}") from error
+    except UnicodeEncodeError as error:
+        raise StoreError(f"{path}: a text that is not valid Unicode cannot be stored ({error})") from error
+    except OSError as error:
+        raise StoreError(f"{error.filename or path}: {_os_reason(error)}") from error
+
+
+def _reason(error: sqlite3.Error) -> str:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    reasons = {
+        sqlite3.SQLITE_FULL: "the disk is full: make room and run again; nothing that was committed is lost",
+        sqlite3.SQLITE_READONLY: "cannot be written: give this user the right to, or copy the index elsewhere",
+        sqlite3.SQLITE_CANTOPEN: "cannot be opened: check that this user may read and write it and its folder",
+        sqlite3.SQLITE_BUSY: f"another process has been writing for over {BUSY_SECONDS:.0f} s: wait for it, or stop it",
+        sqlite3.SQLITE_CORRUPT: "is damaged: restore it from a copy, or make the index anew",
+        sqlite3.SQLITE_NOTADB: "is not an index, or is damaged: restore it from a copy, or choose another folder",
+        sqlite3.SQLITE_IOERR: "could not be read or written: check the disk and its free space",
+    }
+    return f"{reasons.get(code, 'the index could not be read or written')} ({error})"
+
+
+def _os_reason(error: OSError) -> str:
+    reasons = {
+        errno.ENOSPC: "the disk is full: make room and run again; nothing that was committed is lost",
+        errno.EDQUOT: "the quota of the disk is used up: make room and run again; nothing that was committed is lost",
+        errno.EROFS: "cannot be written, the file system is read-only: copy the index elsewhere",
+        errno.EACCES: "may not be read or written by this user: give it the right to",
+        errno.EPERM: "may not be read or written by this user: give it the right to",
+        errno.ENOTDIR: "is not a folder: choose another path for the index",
+        errno.EEXIST: "is a file, not a folder: choose another path for the index",
+        errno.EFBIG: "has reached the greatest size a file may have here: raise the limit (ulimit -f)",
+    }
+    return f"{reasons.get(error.errno or 0, 'could not be read or written')} ({error.strerror or error})"
+
+
+def refuse_network(folder: Path, mounts: Path = Path("/proc/mounts")) -> None:
+    """Raise StoreError where the folder lies on a network file system, as far as the system tells.
+
+    SQLite's log and our locks hold between the processes of one host only.
+    """
+    try:
+        lines = mounts.read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return
+    where, kind = "", ""
+    resolved = folder.resolve()
+    for line in lines:
+        _, point, found, *_ = line.split(" ")
+        point = point.encode("utf-8", "surrogateescape").decode("unicode_escape") if "\\" in point else point
+        if len(point) >= len(where) and resolved.is_relative_to(point):
+            where, kind = point, found
+    if kind in NETWORK:
+        raise StoreError(
+            f"{folder} lies on a network file system ({kind} at {where}), where a local index would be damaged: "
+            "keep it on a disk of this machine, or use a Qdrant store"
+        )

@@ -1,0 +1,124 @@
+"""The files that an index keeps beside its database: originals and page images, by the hash of their content."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from ..errors import NotFound, StoreError
+from ..records import PageRef
+from .database import Database, mapped
+from .segments import sync_folder
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+WEBP_SIDE = 16383  # pixels: a longer side is stored as PNG
+
+
+class Files:
+    """originals/ and images/ of a local index. A file goes with the last document that uses it."""
+
+    def __init__(self, folder: Path, database: Database) -> None:
+        self._originals = folder / "originals"
+        self._images = folder / "images"
+        self._database = database
+
+    def make_folders(self) -> None:
+        for folder in (self._originals, self._images):
+            folder.mkdir(exist_ok=True)
+
+    def put_original(self, path: Path, content: str, link: bool) -> None:
+        """Keep the file of a document that is begun: a copy, or only where it is."""
+        with self._database.read() as connection:
+            if connection.execute("SELECT 1 FROM generations WHERE content = ?", (content,)).fetchone() is None:
+                raise StoreError(f"{path}: no document of this content was begun in the index")
+        if not link and not (self._originals / content).exists():
+            with mapped(self._originals), path.open("rb") as source:
+                _put(source, self._originals / content)
+        where = os.fsencode(path.absolute()) if link else None
+        with self._database.write() as connection:
+            connection.execute("INSERT OR REPLACE INTO originals VALUES (?, ?)", (content, where))
+
+    def original(self, document: str) -> Path:
+        with self._database.read() as connection:
+            row = connection.execute(
+                "SELECT o.content, o.link FROM generations g JOIN originals o USING (content) "
+                "WHERE g.visible AND g.name = ?",
+                (document,),
+            ).fetchone()
+        if row is None:
+            raise NotFound(f"the index keeps no file of {document}")
+        path = self._originals / row[0] if row[1] is None else Path(os.fsdecode(row[1]))
+        if not path.exists():
+            raise NotFound(f"{document}: its file {path} is gone; put it back, or ingest the document again")
+        return path
+
+    def put_image(self, generation: int, page: int, image: Image) -> None:
+        """Keep the picture of a page of a staged generation."""
+        kind = "WEBP" if max(image.size) <= WEBP_SIDE else "PNG"
+        data = io.BytesIO()
+        image.convert("RGB").save(data, kind, quality=85)
+        name = f"{hashlib.sha256(data.getvalue()).hexdigest()}.{kind.lower()}"
+        with self._database.write() as connection:  # under the lock no one deletes it before it has its row
+            if not (self._images / name).exists():
+                data.seek(0)
+                _put(data, self._images / name)
+            connection.execute("INSERT OR REPLACE INTO images VALUES (?, ?, ?)", (generation, page, name))
+
+    def image_path(self, page: PageRef) -> Path | None:
+        with self._database.read() as connection:
+            row = connection.execute(
+                "SELECT i.file FROM generations g JOIN images i ON i.generation = g.id "
+                "WHERE g.visible AND g.name = ? AND i.page = ?",
+                page,
+            ).fetchone()
+        return None if row is None else self._images / row[0]
+
+    def delete_unused(self, originals: Iterable[str], images: Iterable[str]) -> None:
+        """Delete those of these files that no document uses. The database's lock keeps a document from beginning to."""
+        originals, images = list(originals), list(images)
+        if not originals and not images:
+            return
+        with self._database.write() as connection:
+            for name in originals:
+                content = name.partition(".")[0]  # a copy that was cut short has a suffix
+                if not _used(connection, "generations", "content", content):
+                    connection.execute("DELETE FROM originals WHERE content = ?", (content,))
+                    (self._originals / name).unlink(missing_ok=True)
+            for name in images:
+                if not _used(connection, "images", "file", name):
+                    (self._images / name).unlink(missing_ok=True)
+
+    def names(self) -> tuple[list[str], list[str]]:
+        """The names of all originals and of all images here, those that were cut short too."""
+        with self._database.read() as connection:
+            linked = [content for (content,) in connection.execute("SELECT content FROM originals")]
+        return linked + [path.name for path in self._originals.iterdir()], [
+            path.name for path in self._images.iterdir()
+        ]
+
+
+def _used(connection: sqlite3.Connection, table: str, column: str, value: str) -> bool:
+    return connection.execute(f"SELECT 1 FROM {table} WHERE {column} = ? LIMIT 1", (value,)).fetchone() is not None
+
+
+def _put(source: BinaryIO, path: Path) -> None:
+    """Copy a file to ``path``, which is there whole or not at all."""
+    part = path.with_name(f"{path.name}.{os.urandom(4).hex()}")
+    try:
+        with part.open("xb") as target:
+            shutil.copyfileobj(source, target, 2**20)
+            target.flush()
+            os.fsync(target.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)

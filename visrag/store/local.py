@@ -1,0 +1,379 @@
+"""An index in a folder: SQLite for documents, pages and full text; segments for vectors; files beside them.
+
+index.db     settings, documents, pages, words, places, full text (FTS5), failures
+vectors/     segments: int8 codes, append-only, memory-mapped
+originals/   the documents' files by the hash of their content
+images/      page images by the hash of theirs
+writers/     an empty, locked file for each process that writes: what one leaves behind is swept when its lock is free
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from sqlite3 import Connection
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import numpy as np
+
+from ..compress import from_int8
+from ..errors import NotFound, StoreError
+from ..records import Document, EncodedPage, Failure, Filter, Floats, Page, PageRef, PatchVectors, QueryVectors
+from . import Generation, Query
+from .compaction import Damage, check, compact, sweep
+from .database import Database, mapped
+from .documents import drop, read_documents, read_failures, write_document, write_pages, write_state
+from .files import Files
+from .locks import lock_new
+from .packing import pack, unpack_places, unpack_words
+from .segments import SegmentGone, SegmentReader, SegmentWriter
+from .tables import PageTable
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FULLTEXT = "fulltext"
+RETRIES = 5  # times that a search starts again because compaction moved its segments
+
+T = TypeVar("T")
+
+
+class LocalStore:
+    """The Store of one machine. Any number of processes may read and write; each object serves several threads."""
+
+    def __init__(self, folder: Path, database: Database) -> None:
+        self.folder = folder
+        self._database = database
+        self._files = Files(folder, database)
+        self._vectors = folder / "vectors"
+        self._segments = SegmentReader(self._vectors)
+        self._table: PageTable | None = None
+        self._reading = threading.Lock()
+        self._appending = threading.Lock()
+        self._appender: SegmentWriter | None = None
+        self._writer_lock: int | None = None
+        self._writer = os.urandom(8).hex()
+
+    @classmethod
+    def open(cls, path: str | Path, create: bool = False) -> Self:
+        """Open the index in a folder; ``create`` makes one that is not there. What killed processes left is swept.
+
+        Raises StoreError (not an index, not readable, on a network file system) and IndexMismatch (a newer version).
+        """
+        folder = Path(path)
+        store = cls(folder, Database(folder / "index.db", create))
+        try:
+            with mapped(folder):
+                if store._database.writable:
+                    store._files.make_folders()
+                    store._vectors.mkdir(exist_ok=True)
+                    (folder / "writers").mkdir(exist_ok=True)
+                    sweep(folder, store._database, store._files)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def close(self) -> None:
+        """Drop what was begun and not committed, and close all files."""
+        with self._appending:
+            if self._appender is not None:
+                self._appender.close()
+                self._appender = None
+            if self._writer_lock is not None:
+                try:
+                    with self._database.write() as connection:
+                        connection.execute("DELETE FROM generations WHERE writer = ? AND NOT visible", (self._writer,))
+                finally:
+                    (self.folder / "writers" / self._writer).unlink(missing_ok=True)
+                    os.close(self._writer_lock)
+                    self._writer_lock = None
+            self._segments.keep(set())
+            self._table = None
+            self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Settings
+
+    def settings(self) -> dict[str, Any]:
+        with self._database.read() as connection:
+            found: dict[str, Any] = json.loads(connection.execute("SELECT settings FROM state").fetchone()[0])
+        return found
+
+    def write_settings(self, settings: Mapping[str, Any]) -> None:
+        with self._database.write() as connection:
+            connection.execute("UPDATE state SET settings = ?", (json.dumps(settings, ensure_ascii=False),))
+
+    # Writing
+
+    def begin(self, document: Document) -> Generation:
+        with mapped(self.folder), self._appending:
+            if self._writer_lock is None and self._database.writable:
+                self._writer_lock = lock_new(self.folder / "writers" / self._writer)
+        with self._database.write(durable=False) as connection:
+            return write_document(connection, document, self._writer)
+
+    def add_pages(self, generation: Generation, pages: Sequence[EncodedPage]) -> None:
+        with self._database.read() as connection:
+            name = self._staged(connection, generation)
+        packed = [pack(name, page) for page in pages]
+        with mapped(self._vectors), self._appending:
+            if self._appender is None:
+                self._appender = SegmentWriter(self._vectors)
+            places = [{leg: self._appender.append(found.codes) for leg, found in page.legs.items()} for page in packed]
+            with self._database.write(durable=False) as connection:
+                self._staged(connection, generation)
+                write_pages(connection, generation, name, packed, places)
+
+    def fail(self, generation: Generation, page: int | None, reason: str, message: str) -> None:
+        """As the protocol says; a page that was added before is taken back."""
+        with self._database.write(durable=False) as connection:
+            self._staged(connection, generation)
+            connection.execute("DELETE FROM pages WHERE generation = ? AND number = ?", (generation, page))
+            connection.execute(
+                "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?)", (generation, page, str(reason), message)
+            )
+
+    def commit(self, generation: Generation, pages: int) -> Document:
+        """As the protocol says. The document's vectors, then its rows, are on the disk when this returns."""
+        with mapped(self._vectors), self._appending:
+            if self._appender is not None:
+                self._appender.sync()
+        with self._database.write() as connection:
+            name = self._staged(connection, generation)
+            unused = drop(connection, name)
+            document = write_state(connection, generation, name, pages)
+            self._changed(connection)
+        self._files.delete_unused(*unused)
+        return document
+
+    def abandon(self, generation: Generation) -> None:
+        with self._database.write() as connection:
+            content = connection.execute(
+                "SELECT content FROM generations WHERE id = ? AND NOT visible", (generation,)
+            ).fetchone()
+            images = [
+                file for (file,) in connection.execute("SELECT file FROM images WHERE generation = ?", (generation,))
+            ]
+            connection.execute("DELETE FROM generations WHERE id = ? AND NOT visible", (generation,))
+        if content is not None:
+            self._files.delete_unused(content, images)
+
+    def remove(self, document: str) -> None:
+        """As the protocol says. What is being written of it goes, too: ``commit`` then raises StoreError."""
+        with self._database.write() as connection:
+            if connection.execute("SELECT 1 FROM generations WHERE name = ?", (document,)).fetchone() is None:
+                raise NotFound(f"the index holds no document {document}")
+            unused = drop(connection, document, staged=True)
+            self._changed(connection)
+        self._files.delete_unused(*unused)
+
+    def put_original(self, path: Path, content: str, link: bool) -> None:
+        """Keep a document's file, known by the sha256 of its content: a copy, or (``link``) only where it is.
+
+        To be called between ``begin`` and ``commit`` of a document with this content.
+        """
+        self._files.put_original(path, content, link)
+
+    def put_image(self, generation: Generation, page: int, image: Image) -> None:
+        """Keep the picture of a page, where it cannot be made again from the original."""
+        with self._database.read() as connection:
+            self._staged(connection, generation)
+        self._files.put_image(generation, page, image)
+
+    # Reading
+
+    def documents(self) -> list[Document]:
+        with self._database.read() as connection:
+            return read_documents(connection)
+
+    def document(self, name: str) -> Document | None:
+        with self._database.read() as connection:
+            found = read_documents(connection, name)
+        return found[0] if found else None
+
+    def failures(self, document: str | None = None) -> list[Failure]:
+        with self._database.read() as connection:
+            return read_failures(connection, document)
+
+    def page_count(self, filter: Filter) -> int:
+        with self._snapshot() as (_, table):
+            return int(table.allowed(filter).sum())
+
+    def original(self, document: str) -> Path:
+        """Where the file of a document is: the index's copy, or the file that was linked. Raises NotFound."""
+        return self._files.original(document)
+
+    def image_path(self, page: PageRef) -> Path | None:
+        """Where the stored picture of a page is, if one was stored."""
+        return self._files.image_path(page)
+
+    # Search
+
+    def candidates(self, leg: str, query: Query, filter: Filter, n: int) -> list[tuple[PageRef, float]]:
+        def find() -> list[tuple[PageRef, float]]:
+            with self._snapshot() as (connection, table):
+                allowed = table.allowed(filter)
+                found = table.leg(connection, leg)
+                if not isinstance(query, QueryVectors):
+                    scores = _sum_bm25(table, connection, query)
+                    rows = np.flatnonzero(allowed & (scores > 0))
+                    return _best(table, rows, scores[rows], n)
+            if found is None:
+                return []
+            positions = np.flatnonzero(allowed[found.rows])
+            return _best(table, found.rows[positions], found.score(query, positions, self._segments), n)
+
+        return self._again(find)
+
+    def score(self, leg: str, query: Query, pages: Sequence[PageRef]) -> Floats:
+        def find() -> Floats:
+            scores = np.full(len(pages), np.nan, np.float32)
+            with self._snapshot() as (connection, table):
+                rows = table.rows(pages)
+                found = table.leg(connection, leg)
+                if not isinstance(query, QueryVectors):
+                    scores[rows >= 0] = _sum_bm25(table, connection, query)[rows[rows >= 0]]
+                    return scores
+            if found is not None:
+                positions = found.find(rows)
+                scores[positions >= 0] = found.score(query, positions[positions >= 0], self._segments)
+            return scores
+
+        return self._again(find)
+
+    def term_scores(self, terms: Sequence[str], pages: Sequence[PageRef]) -> Floats:
+        scores = np.zeros((len(pages), len(terms)), np.float32)
+        with self._snapshot() as (connection, table):
+            rows = table.rows(pages)
+            for i, term in enumerate(terms):
+                column = np.zeros(len(table.ids) + 1, np.float32)  # the last for pages that aren't there
+                found, values = table.bm25(connection, term)
+                column[found] = values
+                scores[:, i] = column[rows]
+        return scores
+
+    def chance(self, leg: str, pages: Sequence[PageRef]) -> Floats:
+        levels = np.full(len(pages), np.nan, np.float32)
+        with self._snapshot() as (connection, table):
+            found = table.leg(connection, leg)
+            if found is not None:
+                positions = found.find(table.rows(pages))
+                levels[positions >= 0] = found.chances[positions[positions >= 0]]
+        return levels
+
+    def vectors(self, leg: str, page: PageRef) -> PatchVectors | None:
+        """As the protocol says. Raises StoreError, naming the page, where its bytes are damaged."""
+
+        def find() -> PatchVectors | None:
+            with self._database.read() as connection:
+                row = connection.execute(
+                    "SELECT s.name, v.offset, v.count, l.dim, v.crc, v.scale, p.data FROM generations g "
+                    "JOIN pages ON pages.generation = g.id JOIN legs l "
+                    "JOIN page_vectors v ON v.leg = l.id AND v.page = pages.id "
+                    "JOIN segments s ON s.id = v.segment JOIN places p ON p.page = pages.id AND p.leg = l.id "
+                    "WHERE g.visible AND g.name = ? AND pages.number = ? AND l.name = ?",
+                    (*page, leg),
+                ).fetchone()
+            if row is None:
+                return None
+            segment, offset, count, dim, crc, scale, places = row
+            try:
+                codes = self._segments.block(segment, offset, (count, dim), crc)
+            except SegmentGone:
+                raise
+            except StoreError as error:
+                raise StoreError(f"{page.document}, page {page.page}: {error}; ingest the document again") from error
+            return PatchVectors(from_int8(codes, scale), unpack_places(places))
+
+        return self._again(find)
+
+    def page(self, page: PageRef) -> Page:
+        with self._database.read() as connection:
+            row = connection.execute(
+                "SELECT p.width, p.height, p.text_source, p.drawn, t.text, t.words FROM generations g "
+                "JOIN pages p ON p.generation = g.id JOIN page_texts t ON t.page = p.id "
+                "WHERE g.visible AND g.name = ? AND p.number = ?",
+                page,
+            ).fetchone()
+        if row is None:
+            raise NotFound(f"the index holds no page {page.page} of {page.document}")
+        width, height, source, drawn, text, words = row
+        return Page(page.page, width, height, text, unpack_words(text, words), source, drawn)
+
+    # Upkeep
+
+    def compact(self) -> int:
+        """Give the bytes of what was removed or replaced back: how many. Others may search and write meanwhile."""
+        with mapped(self.folder), self._appending:
+            if self._appender is not None:
+                self._appender.close()
+                self._appender = None
+            return compact(self.folder, self._database, self._files)
+
+    def check(self) -> list[Damage]:
+        """Read every page's vectors and compare checksums: what is damaged."""
+        return self._again(lambda: check(self._database, SegmentReader(self._vectors)))
+
+    def _staged(self, connection: Connection, generation: Generation) -> str:
+        """The document's name. Raises StoreError where the generation isn't one that is being written."""
+        row = connection.execute("SELECT name FROM generations WHERE id = ? AND NOT visible", (generation,)).fetchone()
+        if row is None:
+            raise StoreError(
+                f"generation {generation} is not being written: it was committed or abandoned, "
+                "or its document was removed"
+            )
+        return str(row[0])
+
+    def _changed(self, connection: Connection) -> None:
+        connection.execute("UPDATE state SET changes = changes + 1")
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[tuple[Connection, PageTable]]:
+        """One state of the index: a connection that sees it, and its table of pages."""
+        with self._database.read() as connection:
+            changes = connection.execute("SELECT changes FROM state").fetchone()[0]
+            table = self._table
+            if table is None or table.changes != changes:
+                with self._reading:
+                    table = self._table
+                    if table is None or table.changes != changes:
+                        table = self._table = PageTable.read(connection, changes)
+                        self._segments.keep({name for (name,) in connection.execute("SELECT name FROM segments")})
+            yield connection, table
+
+    def _again(self, find: Callable[[], T]) -> T:
+        """Run a search; where compaction has moved its segments meanwhile, run it on the new state."""
+        for _ in range(RETRIES):
+            try:
+                return find()
+            except SegmentGone:
+                self._table = None
+        return find()
+
+
+def _sum_bm25(table: PageTable, connection: Connection, terms: Sequence[str]) -> Floats:
+    """BM25 of each page, (p,) float32: the sum over the terms."""
+    scores = np.zeros(len(table.ids), np.float32)
+    for term in terms:
+        rows, values = table.bm25(connection, term)
+        scores[rows] += values
+    return scores
+
+
+def _best(table: PageTable, rows: np.typing.NDArray[np.int64], scores: Floats, n: int) -> list[tuple[PageRef, float]]:
+    """The n best of these rows, which ascend: so equals are in the order of PageRef."""
+    order = np.argsort(-scores, kind="stable")[:n]
+    return [(table.ref(int(rows[i])), float(scores[i])) for i in order]

@@ -1,0 +1,88 @@
+"""A page ↔ what is stored of it: compressed words and places, int8 codes."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..compress import to_int8
+from ..errors import StoreError
+from ..fulltext import terms
+from ..records import BOX_UNITS, EncodedPage, Places, Word
+
+
+class PackedLeg(NamedTuple):
+    """A page's vectors in a leg: ``codes`` (n, dim) int8, their scale, their compressed places, the chance level."""
+
+    codes: NDArray[np.int8]
+    scale: float
+    places: bytes
+    chance: float | None
+
+
+class PackedPage(NamedTuple):
+    """A page as the tables of a local index hold it."""
+
+    number: int
+    size: tuple[float, float]
+    text_source: str
+    drawn: float
+    text: str
+    words: bytes
+    terms: list[str]
+    legs: Mapping[str, PackedLeg]
+
+
+def pack(document: str, encoded: EncodedPage) -> PackedPage:
+    """Make a page ready to be stored. Raises StoreError, naming the page, for what cannot be stored."""
+    page = encoded.page
+    try:
+        words = pack_words(page.text, page.words)
+        legs = {}
+        for name, found in encoded.legs.items():
+            codes, scale = to_int8(found.vectors)
+            if (found.places.vectors >= len(codes)).any():
+                raise ValueError(f"a place belongs to a vector that is not there, of {len(codes)} in {name}")
+            if len(codes):
+                legs[name] = PackedLeg(
+                    codes, scale, zlib.compress(found.places.to_bytes(), 1), encoded.chance.get(name)
+                )
+        page.text.encode()
+    except ValueError as error:  # UnicodeEncodeError is one, too
+        raise StoreError(f"{document}, page {page.number}: cannot be stored: {error}") from error
+    size = (page.width, page.height)
+    return PackedPage(page.number, size, page.text_source, page.drawn, page.text, words, terms(page.text), legs)
+
+
+def pack_words(text: str, words: tuple[Word, ...]) -> bytes:
+    """Compressed: count; starts, lengths and numbers of boxes int32; boxes uint16, as in Places. Raises ValueError for
+    a word that isn't the text at its place."""
+    for word in words:
+        if not text.startswith(word.text, word.start):
+            raise ValueError(f"its text has no word {word.text!r} at {word.start}")
+    heads = np.array([(word.start, len(word.text), len(word.boxes)) for word in words], "<i4").reshape(-1, 3)
+    boxes = np.array([box for word in words for box in word.boxes], np.float64).reshape(-1, 4)
+    packed = np.rint(np.clip(boxes, 0, 1) * BOX_UNITS).astype("<u2")
+    return zlib.compress(np.int32(len(words)).tobytes() + heads.T.tobytes() + packed.tobytes(), 1)
+
+
+def unpack_words(text: str, data: bytes) -> tuple[Word, ...]:
+    """The inverse of ``pack_words``: boxes come back to within 1/131070 of the page."""
+    raw = zlib.decompress(data)
+    count = int(np.frombuffer(raw, "<i4", 1)[0])
+    starts, lengths, parts = np.frombuffer(raw, "<i4", 3 * count, 4).reshape(3, count).tolist()
+    packed = np.frombuffer(raw, "<u2", -1, 4 + 12 * count).reshape(-1, 4)
+    boxes = iter(map(tuple, (packed / BOX_UNITS).tolist()))
+    return tuple(
+        Word(text[start : start + length], start, tuple(next(boxes) for _ in range(part)))
+        for start, length, part in zip(starts, lengths, parts, strict=True)
+    )
+
+
+def unpack_places(data: bytes) -> Places:
+    """The inverse of what ``pack`` does to places."""
+    return Places.from_bytes(zlib.decompress(data))

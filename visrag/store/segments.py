@@ -1,0 +1,189 @@
+"""Segments: append-only files of blocks, memory-mapped for reading.
+
+A file is a header of 64 bytes and blocks, each beginning at a multiple of 64. What is in a block, whose it is
+and its checksum stand in SQLite's rows: bytes that no row points to are dead, whatever they hold. All blocks of a file
+are of one kind; 1 is int8 codes (n × dim, row after row), 2 is kept for 1-bit codes.
+
+    header: magic 8 bytes, version uint16, kind uint16, zeros (little-endian)
+
+A file is written by whoever holds its lock, and unlinked only under it. Readers take no lock: what they have mapped
+stays theirs, and a file that is gone has moved (the rows say where to).
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import StoreError
+from .locks import lock_new, try_lock
+
+MAGIC = b"VISRAGSG"
+VERSION = 1
+INT8 = 1
+ALIGN = 64
+HEADER = struct.pack("<8sHH52x", MAGIC, VERSION, INT8)
+LIMIT = 256 * 2**20
+SUFFIX = ".seg"
+
+
+class Location(NamedTuple):
+    """Where a block lies: the segment's name, the offset of its first byte; and its crc32."""
+
+    segment: str
+    offset: int
+    crc: int
+
+
+class SegmentGone(StoreError):
+    """Raised when a segment is not there: compaction moved its blocks, or it was deleted."""
+
+
+class SegmentWriter:
+    """Appends blocks to a segment of its own; a full one is followed by another. Not thread-safe."""
+
+    def __init__(self, folder: Path, limit: int = LIMIT, reuse: bool = True) -> None:
+        """``reuse``: whether to go on in a segment that is not full and has no other writer."""
+        self._folder = folder
+        self._limit = limit
+        self._reuse = reuse
+        self._descriptor: int | None = None
+        self._name = ""
+        self._end = 0
+        self._full: list[int] = []
+        self._new_name = False
+        self._dirty = False
+
+    def append(self, block: NDArray[np.int8]) -> Location:
+        """Write a block. It is safe on disk after ``sync``. Raises OSError, and then nothing was appended."""
+        data = np.ascontiguousarray(block).data.cast("B")
+        if self._descriptor is not None and self._end > ALIGN and self._end + len(data) > self._limit:
+            self._full.append(self._descriptor)
+            self._descriptor = None
+        if self._descriptor is None:
+            self._open(len(data))
+        assert self._descriptor is not None
+        offset = self._end
+        padding = -len(data) % ALIGN
+        try:
+            _write(self._descriptor, data, offset)
+            _write(self._descriptor, memoryview(bytes(padding)), offset + len(data))
+        except OSError:
+            os.ftruncate(self._descriptor, offset)
+            raise
+        self._end = offset + len(data) + padding
+        self._dirty = True
+        return Location(self._name, offset, zlib.crc32(data))
+
+    def sync(self) -> None:
+        """Bring everything appended to the disk, and let go of full segments. Rows must point to their blocks by now."""
+        if self._descriptor is not None and self._dirty:
+            os.fsync(self._descriptor)
+            self._dirty = False
+        if self._new_name:
+            sync_folder(self._folder)
+            self._new_name = False
+        while self._full:
+            os.fsync(self._full[-1])
+            os.close(self._full.pop())
+
+    def close(self) -> None:
+        """As ``sync``, and let go of the segment."""
+        try:
+            self.sync()
+        finally:
+            for descriptor in (*self._full, self._descriptor):
+                if descriptor is not None:
+                    os.close(descriptor)
+            self._full, self._descriptor = [], None
+
+    def _open(self, length: int) -> None:
+        if self._reuse:
+            self._reuse = False
+            for path in sorted(self._folder.glob("*" + SUFFIX)):
+                if path.stat().st_size + length <= self._limit and (descriptor := try_lock(path)) is not None:
+                    if os.pread(descriptor, len(HEADER), 0) == HEADER:
+                        self._take(descriptor, path.name, os.fstat(descriptor).st_size)
+                        return
+                    os.close(descriptor)
+        name = os.urandom(8).hex() + SUFFIX
+        descriptor = lock_new(self._folder / name)
+        self._take(descriptor, name, 0)
+        self._new_name = True
+        _write(descriptor, memoryview(HEADER), 0)
+        self._end = len(HEADER)
+
+    def _take(self, descriptor: int, name: str, size: int) -> None:
+        self._descriptor, self._name = descriptor, name
+        self._end = size + -size % ALIGN
+
+
+class SegmentReader:
+    """Maps segments into memory, each once. For use from several threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._maps: dict[str, NDArray[np.int8]] = {}
+        self._lock = threading.Lock()
+
+    def buffer(self, name: str, end: int) -> NDArray[np.int8]:
+        """A segment's bytes as int8, at least ``end`` of them. Raises SegmentGone; StoreError where it is too short."""
+        path = self._folder / name
+        with self._lock:
+            found = self._maps.get(name)
+            if found is None or len(found) < end:
+                found = self._maps[name] = _map(path)
+        if len(found) < end:
+            raise StoreError(
+                f"{path} is damaged: it ends at byte {len(found)}, before a block that ends at {end}; ingest again"
+            )
+        return found
+
+    def block(self, name: str, offset: int, shape: tuple[int, int], crc: int) -> NDArray[np.int8]:
+        """One block, (n, dim) int8, if its checksum is right. Raises SegmentGone; StoreError where it is damaged."""
+        end = offset + shape[0] * shape[1]
+        data = self.buffer(name, end)[offset:end]
+        if zlib.crc32(data.data) != crc:
+            raise StoreError(f"{self._folder / name} is damaged between bytes {offset} and {end}")
+        return data.reshape(shape)
+
+    def keep(self, names: set[str]) -> None:
+        """Let go of the segments that are not named."""
+        with self._lock:
+            self._maps = {name: data for name, data in self._maps.items() if name in names}
+
+
+def _map(path: Path) -> NDArray[np.int8]:
+    try:
+        data = np.memmap(path, np.int8, "r")
+    except FileNotFoundError as error:
+        raise SegmentGone(f"{path} is missing: restore it from a copy, or ingest again") from error
+    except ValueError as error:  # an empty file
+        raise StoreError(f"{path} is damaged: it is empty; ingest again") from error
+    except OSError as error:
+        raise StoreError(f"{path} could not be read: {error.strerror}; check the disk") from error
+    if bytes(data[: len(HEADER)]) != HEADER:
+        raise StoreError(f"{path} is damaged, or was made by a newer version of visrag: its header is not known")
+    return data.view(np.ndarray)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write(descriptor: int, data: memoryview, offset: int) -> None:
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        data, offset = data[written:], offset + written

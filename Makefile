@@ -85,7 +85,7 @@ test: debian .venv/installed-tests ## set up for tests and run all: lint, types,
 	@$(MAKE) --no-print-directory test-colpali
 
 test-colpali: .venv-colpali/installed ## the tests of colpali-engine's models, in an environment of their own
-	.venv-colpali/bin/pytest tests/test_encode_colpali.py
+	.venv-colpali/bin/pytest tests/test_colpali.py
 
 lint: .venv/installed-tests ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -267,8 +267,8 @@ def fleet(canvas: Canvas) -> None:
         p(
             "The wires took 14.1 gigawatt-hours in 2024. Brakes that feed current back saved another 2.6 "
             "gigawatt-hours. The solar roof of the depot covers 9,300 square metres and has supplied a twelfth of "
-            "our need since May. The rest is bought from the power station at Thornweir, which burns no coal since "
-            "2022."
+            "our need since May. The rest is bought from the power station at Thornweir, which has burned no coal "
+            "since 2022."
         ),
     ]
     flow(canvas, items, LEFT, y - 240, WIDTH)

@@ -45,6 +45,11 @@ from visrag.encode.patches import PATCHES, PatchEncoder
 from visrag.encode.vision import load_vision
 from visrag.errors import EncoderError
 
+pytestmark = pytest.mark.filterwarnings(
+    # transformers 5.23, of its own PaliGemma processor
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
+
 TILES = ("ColIdefics3", "ColModernVBert")
 SQUARE = ("ColPali", "ColGemma3")
 QWEN = ("ColQwen2", "ColQwen2_5", "ColQwen3", "ColQwen3_5")

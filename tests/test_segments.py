@@ -52,6 +52,8 @@ def test_a_full_segment_is_followed_by_another_and_stays_locked_until_released(t
     first = tmp_path / places[0].segment
     assert try_lock(first) is None
     writer.sync()
+    assert try_lock(first) is None
+    writer.release()
     os.close(try_lock(first))
     assert try_lock(tmp_path / places[-1].segment) is None
 

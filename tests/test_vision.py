@@ -31,6 +31,7 @@ from patch_cases import (
 )
 from safetensors.torch import load_file, save_file
 
+from visrag.encode.colpali import ColpaliEncoder
 from visrag.encode.patches import PATCHES, PatchEncoder, tiled
 from visrag.encode.vision import VisionEncoder, load_vision
 from visrag.errors import EncoderError, MissingExtra
@@ -322,6 +323,21 @@ def test_adapter_is_known_by_the_model_it_stands_on(tmp_path: Path, monkeypatch:
     monkeypatch.setitem(sys.modules, "colpali_engine", None)
     with pytest.raises(MissingExtra, match="ColQwen2_5"):
         load_vision(str(tmp_path))
+
+
+def test_adapter_on_a_model_of_transformers_must_be_merged(folder: Folder, tmp_path: Path) -> None:
+    adapter = {"base_model_name_or_path": str(folder(COLQWEN2))}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(adapter), encoding="utf-8")
+    with pytest.raises(EncoderError, match="merge it into ColQwen2ForRetrieval"):
+        load_vision(str(tmp_path))
+
+
+def test_each_library_refuses_what_the_other_loads(folder: Folder, tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match="is not a model of colpali-engine"):
+        ColpaliEncoder.load(str(folder(COLQWEN2)))
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["ColQwen2_5"]}), encoding="utf-8")
+    with pytest.raises(EncoderError, match="is a model of colpali-engine"):
+        VisionEncoder.load(str(tmp_path))
 
 
 # The leg

@@ -21,6 +21,8 @@ The mean error of one dot product, 20 questions' tokens against pages of 600 ran
     each vector's maximum / 127      0.00029   0.00062
 
 A scale for each vector is the most exact, but then the greatest integer is not the greatest product.
+
+On SciFact (the default model, 5,183 passages, 300 questions) this costs 0.0004 nDCG@10: 0.7192 → 0.7188.
 """
 
 from __future__ import annotations

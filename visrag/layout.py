@@ -149,7 +149,7 @@ class LaidOutDocument:
                     yield Line(text[begin:end], size, MARGIN, y), (index, begin), new_page
                     first, broken = False, False
                 y += size * LEADING
-    
+
 
 def _wrap(text: str, start: int, size: float) -> Iterator[tuple[int, int]]:
     """The lines of a block from offset ``start``: (begin, end) offsets. A word wider than the page is cut."""
@@ -298,7 +298,7 @@ def _blocks(text: str, media_type: str) -> list[Block]:
 
 def _plain_blocks(text: str) -> Iterator[Block]:
     for line in text.replace("\f", "\n\f\n").replace("\r\n", "\n").replace("\r", "\n").split("\n"):
-        yield Block(line if line == "\f" else _CONTROL.sub("", line.expandtabs(4)).rstrip(), BODY_SIZE)
+        yield Block(line if line == "\f" else _CONTROL.sub("", line).expandtabs(4).rstrip(), BODY_SIZE)
 
 
 def _html_blocks(text: str) -> list[Block]:

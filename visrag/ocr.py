@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 UNIFORM = 24  # of 255: a picture whose shades differ by less has nothing to read
 DPI = 150  # at which a page is read
 MIN_SIDE, MAX_SIDE = 1400, 3000  # pixels of the longer side of the picture that is read
+GLANCE = 400  # pixels of the longer side of the picture that tells a blank page
 LARGE = 0.05  # share of the page from which an image among text is read
 FULL_PAGE = 0.8  # share of the page from which an image is the page itself
 FULL_TEXT = 0.02  # share of the page that the words of a full text layer cover
@@ -41,8 +42,7 @@ class OcrLine(NamedTuple):
 
 def read(picture: Image, threads: int = 0) -> list[OcrLine]:
     """The lines of a picture in reading order, boxes in fractions of it. ``threads``: 0 for as many as cores."""
-    low, high = picture.convert("L").getextrema()
-    if not isinstance(low, int | float) or not isinstance(high, int | float) or high - low < UNIFORM:
+    if _is_uniform(picture):
         return []
     result = _engine(threads)(np.asarray(picture.convert("RGB"))[:, :, ::-1])
     if result.txts is None or result.boxes is None:
@@ -57,6 +57,11 @@ def read(picture: Image, threads: int = 0) -> list[OcrLine]:
         if boxes:
             lines.append(OcrLine(clean, box, boxes))
     return in_reading_order(lines)
+
+
+def _is_uniform(picture: Image) -> bool:
+    shades = np.asarray(picture.convert("L"))
+    return int(shades.max()) - int(shades.min()) < UNIFORM
 
 
 @cache
@@ -124,8 +129,9 @@ def in_reading_order(lines: Sequence[OcrLine]) -> list[OcrLine]:
         return in_reading_order(above) + in_reading_order(below)
     rows: list[list[OcrLine]] = []
     for line in sorted(lines, key=lambda line: line.box[1] + line.box[3]):
-        middle = (line.box[1] + line.box[3]) / 2
-        if rows and middle < rows[-1][0].box[3] - 0.25 * (rows[-1][0].box[3] - rows[-1][0].box[1]):
+        last = rows[-1][-1].box if rows else (0.0, -9.0, 0.0, -9.0)
+        apart = (line.box[1] + line.box[3] - last[1] - last[3]) / 2
+        if apart < 0.3 * min(line.box[3] - line.box[1], last[3] - last[1]):
             rows[-1].append(line)
         else:
             rows.append([line])
@@ -188,7 +194,7 @@ def with_ocr(source: Source, number: int, always: bool, threads: int) -> Page:
     page, images = source.content(number)
     whole = always or not page.words
     areas = [WHOLE_PAGE] if whole else _to_read(page, images)
-    if not areas:
+    if not areas or (not page.words and _is_uniform(source.picture(number, GLANCE))):
         return page
     picture = source.picture(number, _side(page))
     lines = [line for area in areas for line in _read_area(picture, area, threads)]
@@ -251,14 +257,14 @@ def _read_area(picture: Image, area: Box, threads: int) -> Iterator[OcrLine]:
 
 
 def _uncovered(lines: Sequence[OcrLine], words: Sequence[Word]) -> Iterator[tuple[str, list[Box]]]:
-    """The lines without the words whose middle lies in a box of the text layer."""
+    """The lines without the words of which the boxes of the text layer cover 30% or more."""
     layer = np.asarray([box for word in words for box in word.boxes], np.float64).reshape(-1, 4)
     for line in lines:
         kept: list[tuple[str, Box]] = []
         for match, box in zip(WORD.finditer(line.text), line.boxes, strict=True):
-            x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-            inside = (layer[:, 0] <= x) & (x <= layer[:, 2]) & (layer[:, 1] <= y) & (y <= layer[:, 3])
-            if not inside.any():
+            across = np.minimum(layer[:, 2], box[2]) - np.maximum(layer[:, 0], box[0])
+            down = np.minimum(layer[:, 3], box[3]) - np.maximum(layer[:, 1], box[1])
+            if (across.clip(0) * down.clip(0)).sum() < 0.3 * _share(box):
                 kept.append((match.group(), box))
         if kept:
             text = line.text if len(kept) == len(line.boxes) else " ".join(word for word, _ in kept)

@@ -108,6 +108,7 @@ def _open_pdfium(path: Path, document: str, passwords: Sequence[str]) -> Any:
     import pypdfium2.raw as c
 
     for password in (None, *passwords):
+        c.FPDF_LoadMemDocument64(b"none", 4, None)  # some failures leave the last error as it was: make that "format"
         try:
             return pypdfium2.PdfDocument(path, password=password)
         except pypdfium2.PdfiumError as error:
@@ -211,7 +212,6 @@ class _PdfiumRects:
                 box = _union(boxes.pop(), box)
             boxes.append(box)
         return tuple(boxes)
-
 
     def _loose(self, first: int, last: int) -> Box:
         """The box of the characters' cells, for fonts that do not know the boxes of their glyphs."""

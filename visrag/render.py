@@ -60,7 +60,7 @@ class RenderOptions:
     ``image``: which pages come with a picture: none, those drawn above ``DRAWN_THRESHOLD``, or all;
     ``image_side``: its longer side in pixels. ``page_timeout``: seconds for a page, OCR included, and for opening.
     ``max_pixels``: of an image file. ``memory``: resident bytes of the process at which it is ended, 0 for any.
-    ``threads``: of OCR, 0 for as many as cores.
+    ``threads``: of OCR, 0 for as many as cores; processes side by side with one each are the faster.
     """
 
     renderer: RendererName = "pdfium"
@@ -71,7 +71,7 @@ class RenderOptions:
     page_timeout: float = 60.0
     max_pixels: int = 180_000_000
     memory: int = 4 << 30
-    threads: int = 0
+    threads: int = 1
 
 
 # What a file is.
@@ -228,9 +228,10 @@ class Renderer:
     def pages(
         self, path: Path, document: str, options: RenderOptions | None = None, kind: str | None = None
     ) -> OpenedDocument:
-        """Open a file; ``kind``: its media type, where it is known. Raises DocumentError where it cannot be, UsageError where the renderer is not installed.
+        """Open a file; ``kind``: its media type, where it is known.
 
-        A PDF that pdfium cannot open is tried with poppler.
+        A PDF that pdfium cannot open is tried with poppler. Raises DocumentError where the file cannot be opened,
+        UsageError where the renderer is not installed.
         """
         options = options or RenderOptions()
         kind = kind or media_type(path, document)
@@ -239,7 +240,7 @@ class Renderer:
             count = self._opened(job)
         except DocumentError as error:
             other = job.with_poppler()
-            if other is None or error.reason not in _TRY_POPPLER:
+            if other is None or error.reason not in _TRY_TO_OPEN:
                 raise
             try:
                 count, job = self._opened(other), other
@@ -292,7 +293,9 @@ class Renderer:
         return answer["pages"], answer["renderer"]
 
 
-_TRY_POPPLER = (Reason.CORRUPT, Reason.RENDERER_CRASH, Reason.TIMEOUT)
+# When the second renderer is tried. Not for a page that pdfium cannot find: poppler may number pages otherwise.
+_TRY_TO_OPEN = (Reason.CORRUPT, Reason.RENDERER_CRASH, Reason.TIMEOUT)
+_TRY_PAGE = (Reason.RENDERER_CRASH, Reason.TIMEOUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,7 +357,7 @@ class OpenedDocument:
         """One page's picture (RGB), its longer side ``side`` pixels. Raises DocumentError."""
         first = self._picture(self._job, number, side)
         other = self._job.with_poppler()
-        if isinstance(first, DocumentError) and other is not None and first.reason in _TRY_POPPLER:
+        if isinstance(first, DocumentError) and other is not None and first.reason in _TRY_PAGE:
             with contextlib.suppress(UsageError):
                 second = self._picture(other, number, side)
                 first = first if isinstance(second, DocumentError) else second
@@ -372,7 +375,7 @@ class OpenedDocument:
     def _second_try(self, number: int, error: DocumentError) -> Page | DocumentError:
         """The page by the second renderer, or the first one's error."""
         other = self._job.with_poppler()
-        if other is None or error.reason not in _TRY_POPPLER:
+        if other is None or error.reason not in _TRY_PAGE:
             return error
         with contextlib.suppress(UsageError):
             result = self._alone(other.request("page", number), number)

@@ -53,7 +53,7 @@ class ColpaliEncoder(PatchEncoder):
 
 
 def _tie_weights(model: Any) -> None:
-    """Ties the parts of a model, which transformers does for the whole only: ColPali's (0.3.18) head stays empty else."""
+    """Ties the weights within each part: ColPali's head (0.3.18) stays without data where only the whole is tied."""
     for part in model.modules():
         if hasattr(part, "tie_weights"):
             part.tie_weights()

@@ -46,6 +46,8 @@ class VisionEncoder(PatchEncoder):
         """As ``load``, for a checkpoint that was found."""
         if checkpoint.base is not None:
             raise EncoderError(f"{checkpoint.name} is an adapter: merge it into {checkpoint.base.name} and save that")
+        if checkpoint.family is not None and checkpoint.family.processor is not None:
+            raise EncoderError(f"{checkpoint.name} is a model of colpali-engine: sentence-transformers cannot load it")
         from sentence_transformers import MultiVectorEncoder
 
         device, dtype = pick_device(device)

@@ -140,6 +140,7 @@ def _rewrite(database: Database, path: Path, writer: SegmentWriter) -> None:
                 (segment_id(connection, name), new_offset, leg, page, old, offset),
             )
         connection.execute("UPDATE state SET changes = changes + 1")
+    writer.release()
     path.unlink()
 
 

@@ -151,6 +151,7 @@ class LocalStore:
         with mapped(self._vectors), self._appending:
             if self._appender is not None:
                 self._appender.sync()
+                self._appender.release()
         with self._database.write() as connection:
             name = self._staged(connection, generation)
             unused = drop(connection, name)

@@ -83,26 +83,30 @@ class SegmentWriter:
         return Location(self._name, offset, zlib.crc32(data))
 
     def sync(self) -> None:
-        """Bring everything appended to the disk, and let go of full segments. Rows must point to their blocks by now."""
-        if self._descriptor is not None and self._dirty:
-            os.fsync(self._descriptor)
+        """Bring everything appended to the disk."""
+        if self._dirty:
+            for descriptor in (*self._full, self._descriptor):
+                if descriptor is not None:
+                    os.fsync(descriptor)
             self._dirty = False
         if self._new_name:
             sync_folder(self._folder)
             self._new_name = False
+
+    def release(self) -> None:
+        """Let go of full segments, once they are synced and rows point to their blocks."""
         while self._full:
-            os.fsync(self._full[-1])
             os.close(self._full.pop())
 
     def close(self) -> None:
-        """As ``sync``, and let go of the segment."""
+        """Sync, and let go of every segment."""
         try:
             self.sync()
         finally:
-            for descriptor in (*self._full, self._descriptor):
-                if descriptor is not None:
-                    os.close(descriptor)
-            self._full, self._descriptor = [], None
+            self.release()
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
 
     def _open(self, length: int) -> None:
         if self._reuse:

@@ -1,0 +1,192 @@
+"""visrag's ranking beside BM25 and the dense model, on the same questions, pages and OCR, in one run.
+
+    python benchmarks/quality.py --data FOLDER [--index DIR] [--json]
+    python benchmarks/quality.py --beir FOLDER [--index DIR] [--float32] [--json]
+
+FOLDER of --data holds pdfs/ and questions.jsonl. All sides rank the pages that `visrag ingest` made: BM25 (bm25s,
+English stemming and stop words) their text; the dense model (all-MiniLM-L6-v2, its own pooling, cosine) by the best
+window of a page, which is what the index stores as the leg "windows". Intervals: 95%, percentile bootstrap over
+documents (BEIR: over questions), 2,000 draws. --float32 encodes the passages again and scores them by exact MaxSim
+in float32, which shows what int8 costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from visrag import Index
+from visrag.encode.text import TextEncoder
+from visrag.evaluate import Outcome, Question, cache_folder, evaluate, read_beir, read_questions
+from visrag.ingest import Silent
+from visrag.records import Filter, Page, PageRef
+
+Ranker = Callable[[Question, int], Sequence[object]]
+DRAWS = 2000
+
+
+class Bm25:
+    """bm25s over the text of pages, with a filter on their documents."""
+
+    def __init__(self, refs: Sequence[PageRef], texts: Sequence[str]) -> None:
+        import bm25s
+        import Stemmer
+
+        self._refs = list(refs)
+        self._stem = Stemmer.Stemmer("english")
+        self._tokenize = bm25s.tokenize
+        self._bm25 = bm25s.BM25()
+        self._bm25.index(self._tokens(texts), show_progress=False)
+        self._documents = np.array([ref.document for ref in refs])
+
+    def _tokens(self, texts: Sequence[str], ids: bool = True) -> Any:
+        return self._tokenize(texts, stopwords="en", stemmer=self._stem, return_ids=ids, show_progress=False)
+
+    def rank(self, question: str, document: str | None, k: int) -> list[PageRef]:
+        """The k best pages, of one document where it is given."""
+        terms = [term for term in self._tokens([question], ids=False)[0] if term in self._bm25.vocab_dict]
+        scores = self._bm25.get_scores(terms) if terms else np.zeros(len(self._refs), np.float32)
+        if document is not None:
+            scores = np.where(self._documents == document, scores, -np.inf)
+        return [self._refs[i] for i in np.argsort(-scores, kind="stable")[:k]]
+
+
+def rankers(index: Index, item: Callable[[PageRef], object]) -> dict[str, Callable[[str | None], Ranker]]:
+    """By name, what makes a ranker within a question's document (True) or over the whole index."""
+    store = index._store()
+    refs = [PageRef(d.name, n) for d in store.documents() for n in range(1, d.pages + 1)]
+    failed = {(f.document, f.page) for f in store.failures()}
+    refs = [ref for ref in refs if (ref.document, ref.page) not in failed and (ref.document, None) not in failed]
+    bm25 = Bm25(refs, [store.page(ref).text for ref in refs])
+
+    def ours(rank: str) -> Callable[[Any], Ranker]:
+        def within(inside: bool) -> Ranker:
+            return lambda q, k: [
+                item(PageRef(hit.document, hit.page))
+                for hit in index.search(q.text, k, [q.document] if inside else None, rank=rank)  # type: ignore[arg-type]
+            ]
+
+        return within
+
+    def dense(inside: bool) -> Ranker:
+        def rank(q: Question, k: int) -> list[object]:
+            query = index._encode(q.text)["windows"]
+            chosen = Filter(frozenset([q.document]) if inside else None)
+            return [item(ref) for ref, _ in store.candidates("windows", query, chosen, k)]
+
+        return rank
+
+    def words(inside: bool) -> Ranker:
+        return lambda q, k: [item(ref) for ref in bm25.rank(q.text, q.document if inside else None, k)]
+
+    return {"visrag": ours("fusion"), "visrag maxsim": ours("maxsim"), "visrag fulltext": ours("fulltext"),
+            "BM25": words, "dense": dense}  # fmt: skip
+
+
+def exact(texts: dict[str, str]) -> Ranker:
+    """Exact MaxSim in float32 over passages encoded here."""
+    encoder = TextEncoder.load()
+    names = list(texts)
+    pages = [
+        encoder.encode_pages([Page(1, 0, 0, texts[n]) for n in names[i : i + 64]]) for i in range(0, len(names), 64)
+    ]
+    vectors = [page["tokens"].vectors for batch in pages for page in batch]
+
+    def rank(q: Question, k: int) -> list[object]:
+        query = encoder.encode_query(q.text)["tokens"]
+        scores = np.array([query.weights @ (query.vectors @ found.T).max(axis=1) for found in vectors])
+        return [names[i] for i in np.argsort(-scores, kind="stable")[:k]]
+
+    return rank
+
+
+def interval(ours: Sequence[Outcome], theirs: Sequence[Outcome], measure: str, group: Callable[[Question], str]) -> Any:
+    """The mean difference and its 95% interval, by resampling groups of questions."""
+    groups: dict[str, list[float]] = {}
+    for a, b in zip(ours, theirs, strict=True):
+        groups.setdefault(group(a.question), []).append(a.measures[measure] - b.measures[measure])
+    sums = np.array([sum(values) for values in groups.values()])
+    counts = np.array([len(values) for values in groups.values()])
+    draws = np.random.default_rng(0).integers(0, len(sums), (DRAWS, len(sums)))
+    means = sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return {"difference": float(sums.sum() / counts.sum()), "low": float(low), "high": float(high)}
+
+
+def compare(
+    by_name: dict[str, list[Outcome]], scope: str, measure: str, group: Callable[[Question], str]
+) -> list[dict[str, Any]]:
+    """One row an engine: its mean, and ours less its."""
+    rows = []
+    for name, outcomes in by_name.items():
+        row = {"engine": name, "scope": scope, "questions": len(outcomes), "measure": measure,
+               "mean": float(np.mean([o.measures[measure] for o in outcomes]))}  # fmt: skip
+        if name != "visrag":
+            row |= {
+                f"visrag_{key}": value for key, value in interval(by_name["visrag"], outcomes, measure, group).items()
+            }
+        rows.append(row)
+    return rows
+
+
+def print_rows(rows: Sequence[dict[str, Any]]) -> None:
+    print(f"{'':18} {'scope':9} {'questions':>9} {'measure':>8} {'mean':>6}   visrag less it [95% interval]")
+    for row in rows:
+        line = f"{row['engine']:18} {row['scope']:9} {row['questions']:9} {row['measure']:>8} {row['mean']:6.3f}"
+        if "visrag_low" in row:
+            line += f"   {row['visrag_difference']:+.3f} [{row['visrag_low']:+.3f}, {row['visrag_high']:+.3f}]"
+        print(line)
+
+
+def on_pages(data: Path, path: Path) -> list[dict[str, Any]]:
+    """In-document and corpus-wide figures over a folder of PDFs."""
+    questions = read_questions(data / "questions.jsonl")
+    with Index(path) as index:
+        index.ingest(data / "pdfs")
+        scopes = {"document": questions, "corpus": [q for q in questions if q.scope == "corpus"]}
+        makers = rankers(index, tuple)
+        rows = []
+        for scope, asked in scopes.items():
+            found = {name: evaluate(asked, make(scope == "document"), Silent()) for name, make in makers.items()}
+            rows += compare(found, scope, "ndcg@5", lambda question: question.document)
+    return rows
+
+
+def on_passages(folder: Path, path: Path, float32: bool) -> list[dict[str, Any]]:
+    """The figures over a BEIR collection."""
+    passages, questions = read_beir(folder)
+    with Index(path) as index:
+        index.ingest_texts(passages)
+        found = {
+            name: evaluate(questions, make(False), Silent())
+            for name, make in rankers(index, lambda ref: ref.document).items()
+        }
+    if float32:
+        found["MaxSim float32"] = evaluate(questions, exact(passages), Silent())
+    return compare(found, "corpus", "ndcg@10", lambda question: question.id)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="a folder with pdfs/ and questions.jsonl")
+    parser.add_argument("--beir", type=Path, help="a BEIR collection")
+    parser.add_argument("--index", type=Path, help="the index; made on first use")
+    parser.add_argument("--float32", action="store_true", help="with --beir: exact MaxSim in float32, too")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    if (args.data is None) == (args.beir is None):
+        sys.exit("give --data FOLDER or --beir FOLDER")
+    folder = args.data or args.beir
+    path = args.index or cache_folder(folder)
+    rows = on_pages(folder, path) if args.data else on_passages(folder, path, args.float32)
+    print(json.dumps(rows)) if args.json else print_rows(rows)
+
+
+if __name__ == "__main__":
+    main()

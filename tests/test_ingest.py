@@ -1,0 +1,291 @@
+"""The write path, with the real renderer, encoder and store."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pypdfium2
+import pytest
+from pdfs import pdf_bytes, text, write
+from PIL import Image, ImageDraw, ImageFont
+
+from visrag import Index, IngestSettings, NotFound, UsageError
+from visrag.encode.text import TextEncoder
+from visrag.errors import EncoderError
+from visrag.ingest import Encoders, Silent, Source, find_sources, ingest
+from visrag.records import Page, PatchVectors
+from visrag.store.local import LocalStore
+
+NO_OCR = IngestSettings(ocr="off", jobs=1)
+
+
+def pdf(path: Path, *pages: str) -> Path:
+    return write(path, pdf_bytes([text(72, 700, page) for page in pages]))
+
+
+@pytest.fixture(scope="module")
+def encoder() -> TextEncoder:
+    return TextEncoder.load(device="cpu")
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Index:
+    return Index(tmp_path / "index")
+
+
+def found(index: Index, question: str) -> list[tuple[str, int]]:
+    return [(hit.document, hit.page) for hit in index.search(question, rank="fulltext")]
+
+
+def test_the_same_again_is_free_and_changed_replaces(index: Index, tmp_path: Path) -> None:
+    file = pdf(tmp_path / "a.pdf", "walrus on the first page", "heron on the second")
+    with index:
+        first = index.ingest(file, settings=NO_OCR)
+        assert (first.documents, first.pages, first.unchanged, first.failures) == (1, 2, 0, [])
+        assert first.peak_memory_mb > 50
+        again = index.ingest(file, settings=NO_OCR)
+        assert (again.documents, again.pages, again.unchanged) == (0, 0, 1)
+        pdf(file, "only an otter")
+        changed = index.ingest(file, settings=NO_OCR)
+        assert (changed.documents, changed.pages) == (1, 1)
+        assert found(index, "otter") == [("a.pdf", 1)]
+        assert found(index, "walrus") == []
+        assert [(d.name, d.pages, d.state) for d in index.documents()] == [("a.pdf", 1, "indexed")]
+        assert len(list((index.path / "originals").iterdir())) == 1
+
+
+def test_other_settings_make_other_pages(index: Index, tmp_path: Path) -> None:
+    file = pdf(tmp_path / "a.pdf", "walrus")
+    with index:
+        index.ingest(file, settings=NO_OCR)
+        assert index.ingest(file, settings=IngestSettings(ocr="off", renderer="poppler")).documents == 1
+
+
+def test_what_fails_is_recorded_and_the_rest_goes_on(index: Index, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    pdf(folder / "good.pdf", "walrus")
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.7 and nothing else")
+    (folder / "page.pdf").write_text("<!doctype html><html>not a PDF</html>")
+    (folder / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n but no picture")
+    with index:
+        summary = index.ingest(folder, settings=NO_OCR)
+        assert summary.documents == 4
+        assert {(f.document, f.page, f.reason) for f in summary.failures} == {
+            ("broken.pdf", None, "corrupt"),
+            ("page.pdf", None, "corrupt"),
+            ("picture.png", None, "corrupt"),
+        }
+        assert set(index.failures()) == set(summary.failures)
+        assert {d.name: d.state for d in index.documents()}["good.pdf"] == "indexed"
+        assert {d.name: d.state for d in index.documents()}["broken.pdf"] == "failed"
+        assert found(index, "walrus") == [("good.pdf", 1)]
+
+
+def test_retry_takes_a_mended_file(index: Index, tmp_path: Path) -> None:
+    file = tmp_path / "a.pdf"
+    file.write_bytes(b"%PDF-1.7 and nothing else")
+    with index:
+        index.ingest(file, tags={"year": "2024"}, settings=NO_OCR)
+        pdf(file, "walrus")
+        assert index.retry(settings=NO_OCR).failures == []
+        assert index.failures() == []
+        assert index.documents()[0].tags == {"year": "2024"}
+        assert found(index, "walrus") == [("a.pdf", 1)]
+
+
+def test_sync_removes_what_has_gone_from_the_folder_only(index: Index, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    pdf(folder / "a.pdf", "walrus")
+    pdf(folder / "sub" / "b.pdf", "heron")
+    other = pdf(tmp_path / "c.pdf", "otter")
+    with index:
+        index.ingest(folder, other, settings=NO_OCR)
+        assert [d.name for d in index.documents()] == ["a.pdf", "c.pdf", "sub/b.pdf"]
+        (folder / "a.pdf").unlink()
+        assert index.ingest(folder, settings=NO_OCR).removed == 0
+        assert index.ingest(folder, sync=True, settings=NO_OCR).removed == 1
+        assert [d.name for d in index.documents()] == ["c.pdf", "sub/b.pdf"]
+
+
+def test_a_scan_is_read_and_ocr_can_be_off(index: Index, samples: Path) -> None:
+    letter = samples / "depot-letter-scan.pdf"
+    with index:
+        index.ingest(letter)
+        (hit,) = index.search("depot", rank="fulltext")
+        assert "depot" in hit.text.lower()
+        index.ingest(letter, settings=NO_OCR)
+        assert index.search("depot", rank="fulltext") == []
+        assert index.documents()[0].state == "indexed"  # a page without vectors, not a failure
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "tiff", "webp"])
+def test_images_are_documents_of_one_page(index: Index, tmp_path: Path, kind: str) -> None:
+    picture = Image.new("RGB", (900, 400), "white")
+    ImageDraw.Draw(picture).text((60, 150), "Walrus feeding times", "black", ImageFont.load_default(60))
+    picture.save(tmp_path / f"notice.{kind}")
+    with index:
+        assert index.ingest(tmp_path / f"notice.{kind}").failures == []
+        assert found(index, "walrus") == [(f"notice.{kind}", 1)]
+
+
+def test_text_documents(index: Index, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a walrus\n" * 200)
+    (tmp_path / "b.md").write_text("# Birds\n\nA *heron* stands.\n")
+    (tmp_path / "c.html").write_text("<html><script>otter()</script><p>A beaver swims.</p></html>")
+    with index:
+        assert index.ingest(*(tmp_path / name for name in ("a.txt", "b.md", "c.html"))).failures == []
+        long, *short = index.documents()
+        assert (long.name, long.pages > 1) == ("a.txt", True)
+        assert [(document.name, document.pages) for document in short] == [("b.md", 1), ("c.html", 1)]
+        assert found(index, "heron") == [("b.md", 1)]
+        assert found(index, "beaver") == [("c.html", 1)]
+        assert found(index, "otter") == []
+        assert index.page_image("b.md", 1).size == (1131, 1600)
+
+
+def encrypted(path: Path, password: str) -> Path:
+    """A PDF of one page, encrypted with RC4 by poppler's and pdfium's reading of it: made by pikepdf's qpdf."""
+    pikepdf = pytest.importorskip("pikepdf")
+    plain = io.BytesIO(pdf_bytes([text(72, 700, "a secret walrus")]))
+    with pikepdf.open(plain) as document:
+        document.save(path, encryption=pikepdf.Encryption(user=password, owner=password))
+    return path
+
+
+def test_password(index: Index, tmp_path: Path) -> None:
+    file = encrypted(tmp_path / "locked.pdf", "s3same-0pen")
+    with index:
+        (failure,) = index.ingest(file, settings=NO_OCR).failures
+        assert failure.reason == "password"
+        wrong = IngestSettings(ocr="off", passwords=("not-this-0ne",))
+        (failure,) = index.ingest(file, settings=wrong).failures
+        assert "not-this" not in failure.message
+        right = IngestSettings(ocr="off", passwords=("not-this-0ne", "s3same-0pen"))
+        assert index.ingest(file, settings=right).failures == []
+        assert found(index, "walrus") == [("locked.pdf", 1)]
+        assert index.page_image("locked.pdf", 1, 800).size == (565, 800)  # from the picture kept at ingest
+    for kept in index.path.rglob("*"):
+        if kept.is_file():
+            assert b"s3same-0pen" not in kept.read_bytes()
+
+
+def test_link_keeps_no_copy(index: Index, tmp_path: Path) -> None:
+    file = pdf(tmp_path / "a.pdf", "walrus")
+    with index:
+        index.ingest(file, settings=IngestSettings(ocr="off", link=True))
+        assert list((index.path / "originals").iterdir()) == []
+        assert index.page_image("a.pdf", 1, 842).size == (595, 842)
+        file.unlink()
+        with pytest.raises(NotFound, match="put it back"):
+            index.page_image("a.pdf", 1)
+
+
+def test_names(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder / ".hidden").mkdir(parents=True)
+        pdf(tmp_path / folder / "a.pdf", "x")
+        pdf(tmp_path / folder / ".hidden" / "b.pdf", "x")
+        (tmp_path / folder / "notes.docx").write_bytes(b"x")
+    assert [source.name for source in find_sources([tmp_path])] == ["one/a.pdf", "two/a.pdf"]
+    with pytest.raises(UsageError, match=r"would both be named a\.pdf"):
+        find_sources([tmp_path / "one", tmp_path / "two"])
+    with pytest.raises(UsageError, match="no such file"):
+        find_sources([tmp_path / "three"])
+
+
+class Fussy:
+    """The real encoder, but it fails on a page with a certain word."""
+
+    needs_image = False
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        self._encoder = encoder
+        self.legs = encoder.legs
+        self.encode_query = encoder.encode_query
+
+    def encode_pages(self, pages: Sequence[Page]) -> list[Mapping[str, PatchVectors]]:
+        if any("walrus" in page.text for page in pages):
+            raise EncoderError("no walruses")
+        return self._encoder.encode_pages(pages)
+
+
+def test_a_page_that_cannot_be_encoded_costs_no_other(tmp_path: Path, encoder: TextEncoder) -> None:
+    file = pdf(tmp_path / "a.pdf", "heron", "walrus", "otter")
+    levels = {leg.name: (0.0, 0.0) for leg in encoder.legs}
+    with LocalStore.open(tmp_path / "index", create=True) as store:
+        summary = ingest(store, Encoders(Fussy(encoder), None, levels), find_sources([file]), NO_OCR)
+        assert [(f.page, f.reason, f.message) for f in summary.failures] == [(2, "encoder", "no walruses")]
+        (document,) = store.documents()
+        assert (document.state, document.pages, document.indexed, document.failed) == ("partial", 3, 2, 1)
+
+
+class Interrupting(Silent):
+    """Ctrl-C once the first document is done."""
+
+    def finish(self, source: Source) -> None:
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_loses_nothing_that_was_done(index: Index, tmp_path: Path) -> None:
+    for i in range(6):
+        pdf(tmp_path / f"{i}.pdf", f"walrus {i}")
+    files = [tmp_path / f"{i}.pdf" for i in range(6)]
+    with index:
+        with pytest.raises(KeyboardInterrupt):
+            index.ingest(*files, progress=Interrupting(), settings=NO_OCR)
+        states = {document.state for document in index.documents()}
+        assert states == {"indexed"}
+        assert len(index.documents()) == 1
+        assert index.ingest(*files, settings=NO_OCR).unchanged == 1
+        assert len(index.documents()) == 6
+
+
+def test_a_page_without_text_is_indexed_without_vectors(index: Index, tmp_path: Path) -> None:
+    file = write(tmp_path / "blank.pdf", pdf_bytes(["", text(72, 700, "walrus")]))
+    with index:
+        index.ingest(file)
+        (document,) = index.documents()
+        assert (document.state, document.indexed) == ("indexed", 2)
+        assert [hit.page for hit in index.search("walrus")] == [2]
+
+
+def test_pages_are_those_of_the_file(samples_index: Index, samples: Path) -> None:
+    for document in samples_index.documents():
+        if document.name.endswith(".pdf"):
+            with pypdfium2.PdfDocument(samples / document.name) as opened:
+                assert document.pages == document.indexed == len(opened)
+
+
+def test_poppler_reads_what_pdfium_does(index: Index, samples: Path) -> None:
+    if shutil.which("pdftoppm") is None:
+        pytest.skip("poppler-utils is not installed")
+    with index:
+        index.ingest(samples / "harrowmere-annual-report.pdf", settings=IngestSettings(renderer="poppler", ocr="off"))
+        assert index.documents()[0].renderer == "poppler"
+        assert index.search("How many million journeys were made on Line 2?")[0].page == 3
+        assert index.page_image("harrowmere-annual-report.pdf", 3, 1000).size == (707, 1000)
+
+
+def test_watch_gives_what_is_complete(tmp_path: Path) -> None:
+    from visrag.watch import arrivals
+
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+        if 3 <= now[0] < 3.5:
+            (tmp_path / "b.pdf").write_bytes(b"half")
+        if 4 <= now[0] < 4.5:
+            (tmp_path / "b.pdf").write_bytes(b"half and whole")
+
+    pdf(tmp_path / "a.pdf", "x")
+    lots = arrivals(tmp_path, settled=2.0, sleep=sleep, clock=lambda: now[0])
+    assert [source.name for source in next(lots)] == ["a.pdf"]
+    assert now[0] == pytest.approx(2.0)
+    assert [source.name for source in next(lots)] == ["b.pdf"]
+    assert now[0] >= 6.0

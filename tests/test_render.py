@@ -426,6 +426,14 @@ def test_without_its_password_the_cure_is_named_and_no_password_told(
     assert "wrong-one" not in f"{caught.value} {options!r}"
 
 
+def test_a_pdf_without_pages_is_corrupt_whatever_was_opened_before(renderer: Renderer, tmp_path: Path) -> None:
+    with pytest.raises(DocumentError):
+        renderer.pages(encrypted(tmp_path), "a", NO_OCR)
+    with pytest.raises(DocumentError) as caught:
+        renderer.pages(write(tmp_path / "b.pdf", pdf_bytes([])), "b", NO_OCR)
+    assert caught.value.reason is Reason.CORRUPT
+
+
 @pytest.mark.parametrize(
     ("file", "data", "reason", "cure"),
     [

@@ -79,7 +79,7 @@ def check_patch_wins_at_its_place(encoder: PatchEncoder, size: tuple[int, int]) 
 
 
 def check_question(encoder: PatchEncoder, augmentation: str, times: int = 10) -> None:
-    """All tokens count; ``question_tokens`` finds the question's own between prompt and augmentation."""
+    """All tokens count; the question's own stand between prompt and augmentation."""
     question = "capital expenditure in 2018?"
     query = encoder.encode_query(question)[PATCHES]
     assert query.vectors.dtype == np.float32
@@ -87,6 +87,7 @@ def check_question(encoder: PatchEncoder, augmentation: str, times: int = 10) ->
     np.testing.assert_array_equal(query.weights, np.ones(len(query.tokens), np.float32))
     np.testing.assert_allclose(np.linalg.norm(query.vectors, axis=1), 1.0, atol=1e-5)
     assert query.tokens.count(augmentation) == times
-    own = encoder.question_tokens(question)
-    assert "".join(token for token in query.tokens[own] if token != "' '") == question.replace(" ", "")
-    assert augmentation not in query.tokens[own]
+    assert query.own is not None
+    own = [query.tokens[i] for i in query.own]
+    assert "".join(token for token in own if token != "' '") == question.replace(" ", "")
+    assert augmentation not in own

@@ -49,6 +49,7 @@ def test_question_in_numpy_is_the_librarys(encoder: TextEncoder) -> None:
     np.testing.assert_allclose(query[WINDOWS].vectors[0], library.encode(QUESTION), atol=1e-5)
     assert query[TOKENS].tokens[:3] == ("[CLS]", "how", "much")
     assert query[TOKENS].weights.tolist() == [0.0] + [1.0] * (len(tokens) - 2) + [0.0]
+    assert query[TOKENS].own == range(1, len(tokens) - 1)
     assert query[WINDOWS].tokens == (QUESTION,)
 
 
@@ -127,6 +128,9 @@ def test_colbert_is_the_librarys(colbert: Path) -> None:
     np.testing.assert_allclose(query.vectors, library.encode_query(QUESTION, convert_to_numpy=True), atol=1e-5)
     assert len(query.tokens) == len(query.vectors)
     assert set(query.weights.tolist()) == {1.0}
+    own = encoder.encode_query("in full")[TOKENS]
+    assert own.own is not None  # behind [CLS] and [Q], before [SEP] and the expansion
+    assert "".join(own.tokens[i].removeprefix("##") for i in own.own) == "infull"
     assert encoder.legs[0].dim == query.vectors.shape[1]
 
 

@@ -229,7 +229,8 @@ def test_question_begins_where_the_library_says(family: str, load: Load, library
     from sentence_transformers.multi_vector_encoder.interpretability import real_query_token_slice
 
     expected = real_query_token_slice(library(family), QUESTION)
-    found = load(family).question_tokens(QUESTION)
+    found = load(family).encode_query(QUESTION)["patches"].own
+    assert found is not None
     assert found.start == expected.start
     # the prompt's last space, a token of its own before an empty question, makes the library's end one token early
     assert found.stop - 1 == expected.stop

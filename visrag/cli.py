@@ -90,11 +90,11 @@ _read_options = _options(
 )
 _ingest_options = _options(
     click.option("--tag", "tags", multiple=True, metavar="K=V", help="A tag for these documents; repeatable."),
-    click.option("--text", metavar="MODEL", help="Text model of a new index: a hub id or a folder. [default: all-MiniLM-L6-v2]"),
+    click.option("--text", metavar="MODEL", help="Text model: a hub id or a folder. [default: all-MiniLM-L6-v2]"),
     click.option("--vision", metavar="MODEL", help="Vision model: a hub id or a folder. [default: none]"),
     _device_option,
     _read_options,
-)  # fmt: skip
+)
 
 
 @main.command()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from .blas import one_blas_thread
 from .records import Floats, PatchVectors, Places, QueryVectors, Region
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ OUTLINE = (36, 66, 166)  # of regions: blue, far from every colour of the heat
 def token_maps(query: QueryVectors, patch: PatchVectors) -> Floats:
     """The similarity of each query token to each place's vector, (t, m) float32; NaN where a place has none."""
     rows = patch.places.vectors
-    similarities = query.vectors @ patch.vectors.T
+    with one_blas_thread():
+        similarities = query.vectors @ patch.vectors.T
     if not len(patch.vectors):
         return np.full((len(query.vectors), len(rows)), np.nan, np.float32)
     maps: Floats = np.where(rows >= 0, similarities[:, np.maximum(rows, 0)], np.nan).astype(np.float32)

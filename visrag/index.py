@@ -397,7 +397,8 @@ class _Maps:
         self.places = places
         self.values = values
         self._query = query
-        telling = np.array([bool(terms(_bare(token))) for token in query.tokens])
+        own = query.own if query.own is not None else range(len(query.tokens))
+        telling = np.array([i in own and bool(terms(_bare(token))) for i, token in enumerate(query.tokens)])
         counted = query.weights > 0
         self.content = (counted & telling if (counted & telling).any() else counted).astype(np.float32)
 

@@ -139,12 +139,14 @@ class QueryVectors:
     """A question's vectors in one leg.
 
     ``vectors`` (t, dim) float32, ``tokens`` their t strings, ``weights`` (t,) float32: what each token's
-    best match is multiplied by; 0 for what must not count (markers, padding).
+    best match is multiplied by; 0 for what must not count (markers, padding). ``own``: which tokens are the
+    question's own, and not a prompt's or an augmentation's, which may count but tell a reader nothing; None for all.
     """
 
     vectors: Floats
     tokens: tuple[str, ...]
     weights: Floats
+    own: range | None = None
 
 
 @dataclass(frozen=True, slots=True)

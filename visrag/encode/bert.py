@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..blas import one_blas_thread
 from ..records import Floats
 
 _erf = np.frompyfunc(math.erf, 1, 1)
@@ -61,8 +62,9 @@ class BertQuestions:
             + self._weight("embeddings.token_type_embeddings.weight")[0]
         )
         hidden = self._norm(hidden, "embeddings.LayerNorm")
-        for layer in range(self._layers):
-            hidden = self._layer(hidden, f"encoder.layer.{layer}")
+        with one_blas_thread():
+            for layer in range(self._layers):
+                hidden = self._layer(hidden, f"encoder.layer.{layer}")
         return hidden, tuple(encoding.tokens), [bool(flag) for flag in encoding.special_tokens_mask]
 
     def _layer(self, hidden: Floats, name: str) -> Floats:

@@ -126,16 +126,17 @@ class PatchEncoder:
         vectors = _to_numpy(embeddings[0][mask[0]])
         self._check(vectors, "the question")
         tokens = tuple(self._token(i) for i in features["input_ids"][0][mask[0].cpu()].tolist())
-        return {PATCHES: QueryVectors(vectors, tokens, np.full(len(tokens), self._weight(len(tokens)), np.float32))}
+        weights = np.full(len(tokens), self._weight(len(tokens)), np.float32)
+        return {PATCHES: QueryVectors(vectors, tokens, weights, self._own(question))}
 
-    def question_tokens(self, question: str) -> slice:
+    def _own(self, question: str) -> range:
         """Which of ``encode_query``'s tokens are the question's own; the others are prompt and augmentation."""
         empty = self._features("", "query")["input_ids"][0].tolist()
         full = self._features(question, "query")["input_ids"][0].tolist()
         room = min(len(empty), len(full))
         start = next((i for i in range(room) if empty[i] != full[i]), room)
         end = next((i for i in range(room - start) if empty[-1 - i] != full[-1 - i]), room - start)
-        return slice(start, len(full) - end)
+        return range(start, len(full) - end)
 
     # What a subclass may say otherwise
 

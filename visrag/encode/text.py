@@ -86,21 +86,24 @@ class TextEncoder:
         else:
             hidden, tokens, special, pooled = self._torch_query(question)
         weights = np.array([0.0 if self._dense and flag else 1.0 for flag in special], np.float32)
-        query = {TOKENS: QueryVectors(_unit(hidden), tokens, weights)}
+        own = [i for i, flag in enumerate(special) if not flag]
+        query = {TOKENS: QueryVectors(_unit(hidden), tokens, weights, range(own[0], own[-1] + 1) if own else range(0))}
         if pooled is not None:
             query[WINDOWS] = QueryVectors(_unit(pooled)[None], (question,), np.ones(1, np.float32))
         return query
 
     def _torch_query(self, question: str) -> tuple[Floats, tuple[str, ...], list[bool], Floats | None]:
+        """The tokens' vectors, their strings, which are not the question's own, and a dense model's pooled vector."""
         model = self._loaded()
         features = self._forward([question], "query")
         mask = features["attention_mask"][0].bool()
         ids = features["input_ids"][0][mask].tolist()
         tokens = tuple(model.tokenizer.convert_ids_to_tokens(ids))
-        special = set(model.tokenizer.all_special_ids)
+        prefix = len(self._prompt("query"))
+        ends = features["offset_mapping"][0][mask][:, 1].tolist()
         pooled = features["pooled"][0].float().cpu().numpy() if self._dense else None
         hidden = features["token_embeddings"][0][mask].float().cpu().numpy()
-        return hidden, tokens, [id in special for id in ids], pooled
+        return hidden, tokens, [end <= prefix for end in ends], pooled
 
     # Pages
 

@@ -5,16 +5,13 @@ Nothing is ever padded: a page whose best match is negative keeps it. A page wit
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
+from ..blas import one_blas_thread
 from ..records import Floats, Ints
 
 CHUNK_VALUES = 1200 * 384  # components turned to float32 at a time: 1.8 MB, which stays in a core's cache
@@ -48,7 +45,7 @@ def score_pages(query: Floats, weights: Floats, block: Block) -> Floats:
     counting = np.flatnonzero(weights)
     best = np.full((len(counting), len(block.counts)), -np.inf, np.float32)
     tokens = np.ascontiguousarray(query[counting], np.float32)
-    with _one_blas_thread():
+    with one_blas_thread():
         _scan(tokens, block, best)
     empty = block.counts == 0
     best[:, empty] = 0.0
@@ -120,33 +117,3 @@ def _chunks(counts: NDArray[np.int64], rows: int) -> Iterator[list[tuple[int, in
                 pieces, room = [], rows
     if pieces:
         yield pieces
-
-
-class _OneBlasThread:
-    """Holds numpy's products to one thread while any thread of ours is in it.
-
-    Products this small are slower on several, and on a busy machine 10 to 50 times as slow.
-    """
-
-    def __init__(self) -> None:
-        self._blas = ThreadpoolController()
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._limit: Any = None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                self._limit = self._blas.limit(limits=1, user_api="blas")
-            self._inside += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self._limit.restore_original_limits()
-
-
-@cache
-def _one_blas_thread() -> _OneBlasThread:
-    return _OneBlasThread()

@@ -1,0 +1,5 @@
+"""``python -m visrag``."""
+
+from .cli import main
+
+main(prog_name="visrag")

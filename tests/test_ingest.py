@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pypdfium2
 import pytest
-from pdfs import pdf_bytes, text, write
+from pdfs import pdf_bytes, rectangle, text, write
 from PIL import Image, ImageDraw, ImageFont
 
 from visrag import Index, IngestSettings, NotFound, UsageError
 from visrag.encode.text import TextEncoder
 from visrag.errors import EncoderError
 from visrag.ingest import Encoders, Silent, Source, find_sources, ingest
-from visrag.records import Page, PatchVectors
+from visrag.records import Page, PageRef, PatchVectors, QueryVectors
+from visrag.settings import RendererName
 from visrag.store.local import LocalStore
 
 NO_OCR = IngestSettings(ocr="off", jobs=1)
@@ -148,27 +149,35 @@ def test_text_documents(index: Index, tmp_path: Path) -> None:
         assert index.page_image("b.md", 1).size == (1131, 1600)
 
 
-def encrypted(path: Path, password: str) -> Path:
-    """A PDF of one page, encrypted with RC4 by poppler's and pdfium's reading of it: made by pikepdf's qpdf."""
+def encrypted(path: Path, password: str, *contents: str) -> Path:
+    """A PDF that asks for a password, made by pikepdf's qpdf."""
     pikepdf = pytest.importorskip("pikepdf")
-    plain = io.BytesIO(pdf_bytes([text(72, 700, "a secret walrus")]))
+    plain = io.BytesIO(pdf_bytes(contents))
     with pikepdf.open(plain) as document:
         document.save(path, encryption=pikepdf.Encryption(user=password, owner=password))
     return path
 
 
-def test_password(index: Index, tmp_path: Path) -> None:
-    file = encrypted(tmp_path / "locked.pdf", "s3same-0pen")
+@pytest.mark.parametrize("renderer", ["pdfium", "poppler"])
+def test_password(index: Index, tmp_path: Path, renderer: RendererName) -> None:
+    if renderer == "poppler" and shutil.which("pdftoppm") is None:
+        pytest.skip("poppler-utils is not installed")
+    file = encrypted(tmp_path / "locked.pdf", "s3same-0pen", text(72, 700, "a secret walrus"))
     with index:
-        (failure,) = index.ingest(file, settings=NO_OCR).failures
+        (failure,) = index.ingest(file, settings=IngestSettings(ocr="off", renderer=renderer)).failures
         assert failure.reason == "password"
-        wrong = IngestSettings(ocr="off", passwords=("not-this-0ne",))
+        wrong = IngestSettings(ocr="off", renderer=renderer, passwords=("not-this-0ne",))
         (failure,) = index.ingest(file, settings=wrong).failures
         assert "not-this" not in failure.message
-        right = IngestSettings(ocr="off", passwords=("not-this-0ne", "s3same-0pen"))
+        right = IngestSettings(ocr="off", renderer=renderer, passwords=("not-this-0ne", "s3same-0pen"))
         assert index.ingest(file, settings=right).failures == []
         assert found(index, "walrus") == [("locked.pdf", 1)]
-        assert index.page_image("locked.pdf", 1, 800).size == (565, 800)  # from the picture kept at ingest
+        picture = index.page_image("locked.pdf", 1, 800)  # from the one kept at ingest
+        assert picture.size == (566, 800)
+        words = (65, 115, 160, 140)
+        assert picture.convert("L").crop(words).getextrema()[0] < 100
+        lit = index.highlight("walrus", "locked.pdf", 1, side=800).image
+        assert lit.crop(words).tobytes() != picture.crop(words).tobytes()
     for kept in index.path.rglob("*"):
         if kept.is_file():
             assert b"s3same-0pen" not in kept.read_bytes()
@@ -224,6 +233,37 @@ def test_a_page_that_cannot_be_encoded_costs_no_other(tmp_path: Path, encoder: T
         assert (document.state, document.pages, document.indexed, document.failed) == ("partial", 3, 2, 1)
 
 
+class Watching:
+    """A vision encoder that gives no vectors and remembers the pages that it was shown."""
+
+    needs_image = True
+    legs = ()
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def encode_query(self, text: str) -> dict[str, QueryVectors]:
+        return {}
+
+    def encode_pages(self, pages: Sequence[Page]) -> list[Mapping[str, PatchVectors]]:
+        self.seen += [page.number for page in pages]
+        return [{} for _ in pages]
+
+
+def test_pages_of_a_locked_document_are_routed_as_others_and_all_their_pictures_kept(
+    tmp_path: Path, encoder: TextEncoder
+) -> None:
+    chart = text(72, 700, "chart") + rectangle(100, 100, 300, 300, "0.2 0.4 0.6")
+    file = encrypted(tmp_path / "a.pdf", "s3same-0pen", text(72, 700, "words"), chart, "")
+    levels = {leg.name: (0.0, 0.0) for leg in encoder.legs}
+    vision = Watching()
+    settings = IngestSettings(ocr="off", jobs=1, passwords=("s3same-0pen",))
+    with LocalStore.open(tmp_path / "index", create=True) as store:
+        assert ingest(store, Encoders(encoder, vision, levels), find_sources([file]), settings).failures == []
+        assert vision.seen == [2]
+        assert all(store.image_path(PageRef("a.pdf", number)) for number in (1, 2, 3))
+
+
 class Interrupting(Silent):
     """Ctrl-C once the first document is done."""
 
@@ -268,7 +308,7 @@ def test_poppler_reads_what_pdfium_does(index: Index, samples: Path) -> None:
         index.ingest(samples / "harrowmere-annual-report.pdf", settings=IngestSettings(renderer="poppler", ocr="off"))
         assert index.documents()[0].renderer == "poppler"
         assert index.search("How many million journeys were made on Line 2?")[0].page == 3
-        assert index.page_image("harrowmere-annual-report.pdf", 3, 1000).size == (707, 1000)
+        assert index.page_image("harrowmere-annual-report.pdf", 3, 1000).size == (708, 1000)
 
 
 def test_watch_gives_what_is_complete(tmp_path: Path) -> None:

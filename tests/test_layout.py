@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from visrag.errors import DocumentError, Reason
-from visrag.layout import MARGIN, MAX_BYTES, PAGE_HEIGHT, PAGE_WIDTH, WORD, LaidOutDocument
+from visrag.layout import MARGIN, MAX_BYTES, PAGE_HEIGHT, PAGE_WIDTH, LaidOutDocument
 from visrag.records import Page
 from visrag.render import Renderer, RenderOptions
+from visrag.words import WORD
 
 
 def laid_out(tmp_path: Path, text: str | bytes, kind: str = "text/plain") -> LaidOutDocument:

@@ -12,9 +12,11 @@ from pdfs import A4, image, pdf_bytes, text, write
 from PIL import Image, ImageDraw, ImageFont
 
 from visrag import ocr
+from visrag.boxes import WHOLE_PAGE
 from visrag.ocr import OcrLine, in_reading_order
 from visrag.records import Page
 from visrag.render import Renderer, RenderOptions
+from visrag.words import compose
 
 IMAGE = "/XObject << /I0 10 0 R >>"
 
@@ -137,7 +139,7 @@ def test_words_that_the_text_layer_has_are_not_read_twice(renderer: Renderer, tm
 class Pretended:
     """A document of one page, for what is read of it."""
 
-    pages, renderer = 1, "pretended"
+    pages, renderer, locked = 1, "pretended", False
 
     def __init__(self, page: Page, images: tuple[tuple[float, float, float, float], ...]) -> None:
         self._content = page, images
@@ -152,13 +154,13 @@ class Pretended:
 
 
 def page_with(rows: int) -> Page:
-    text, words = ocr.compose(("word", [(0.1, row / 40, 0.9, row / 40 + 0.015)]) for row in range(rows))
+    text, words = compose(("word", [(0.1, row / 40, 0.9, row / 40 + 0.015)]) for row in range(rows))
     return Page(1, 600, 800, text, words, "text_layer")
 
 
 def test_a_scan_under_a_full_text_layer_is_not_read() -> None:
     page = page_with(20)
-    assert ocr.with_ocr(Pretended(page, (ocr.WHOLE_PAGE,)), 1, always=False, threads=1) == page
+    assert ocr.with_ocr(Pretended(page, (WHOLE_PAGE,)), 1, always=False, threads=1) == page
 
 
 def test_small_images_are_not_read() -> None:

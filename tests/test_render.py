@@ -21,7 +21,8 @@ from PIL import Image
 
 from visrag.errors import DocumentError, Reason, UsageError
 from visrag.records import Box, Page
-from visrag.render import DRAWN_THRESHOLD, Renderer, RendererName, RenderOptions, media_type
+from visrag.render import DRAWN_THRESHOLD, Renderer, RenderOptions, media_type
+from visrag.settings import RendererName
 
 DATA = Path(os.environ.get("VISRAG_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
 NO_OCR = RenderOptions(ocr="off")
@@ -413,6 +414,31 @@ def test_a_password_opens_what_it_locks(renderer: Renderer, tmp_path: Path, name
     options = RenderOptions(renderer=name, ocr="off", passwords=("wrong", "sesame"), image="all")
     (page,) = pages(renderer, encrypted(tmp_path), options)
     assert page.text == "secret"
+
+
+def test_a_locked_document_says_so_and_each_page_has_its_picture(
+    renderer: Renderer, tmp_path: Path, name: RendererName
+) -> None:
+    options = RenderOptions(renderer=name, ocr="off", passwords=("sesame",), image="none", image_side=842)
+    opened = renderer.pages(encrypted(tmp_path), "a", options)
+    (page,) = opened
+    assert (opened.locked, opened.renderer) == (True, name)
+    assert isinstance(page, Page)
+    assert_word_fills(picture_of(page), (72 / 595, 0.158, 106 / 595, 0.17), 0.01)
+    assert page.drawn < DRAWN_THRESHOLD
+
+
+def test_what_opens_without_the_password_given_is_not_locked(
+    renderer: Renderer, tmp_path: Path, name: RendererName
+) -> None:
+    options = RenderOptions(renderer=name, ocr="off", passwords=("sesame",))
+    for path in (many(tmp_path), write(tmp_path / "restricted.pdf", _locked(b""))):
+        opened = renderer.pages(path, "a", options)
+        first = next(iter(opened))
+        assert not opened.locked
+        assert isinstance(first, Page)
+        assert first.image is None
+        assert first.text in ("page1", "secret")
 
 
 @pytest.mark.parametrize("passwords", [(), ("wrong-one",)])

@@ -21,7 +21,7 @@ from visrag.records import (
     QueryVectors,
     Word,
 )
-from visrag.search import WEIGHTS, Found, search
+from visrag.search import CHANCE, WEIGHTS, Found, search
 from visrag.settings import Rank
 from visrag.store.local import LocalStore
 
@@ -94,8 +94,8 @@ def test_fusion_takes_chance_off_the_mean(store: LocalStore) -> None:
     add(store, "short", "", {"tokens": vectors((0.8, 0.6))}, chance=0.1)
     first, second = ask(store, query(EAST, NORTH), "fusion")
     assert first.ref.document == "short"
-    assert first.score == pytest.approx((0.8 + 0.6) / 2 - 0.1, abs=0.01)
-    assert second.score == pytest.approx(1.0 - 0.7, abs=0.01)
+    assert first.score == pytest.approx((0.8 + 0.6) / 2 - CHANCE * 0.1, abs=0.01)
+    assert second.score == pytest.approx(1.0 - CHANCE * 0.7, abs=0.01)
 
 
 def test_legs_of_different_pages_are_one_list(store: LocalStore) -> None:
@@ -103,7 +103,7 @@ def test_legs_of_different_pages_are_one_list(store: LocalStore) -> None:
     add(store, "chart", "", {"patches": vectors((0.9, 0.4))}, chance=0.7)
     found = ask(store, query(EAST), "fusion")
     assert [f.ref.document for f in found] == ["text", "chart"]
-    assert [f.score for f in found] == pytest.approx([0.6, 0.2], abs=0.01)
+    assert [f.score for f in found] == pytest.approx([0.8 - CHANCE * 0.2, 0.9 - CHANCE * 0.7], abs=0.01)
     assert [[leg.leg for leg in f.legs] for f in found] == [["tokens"], ["patches"]]
 
 

@@ -1,14 +1,14 @@
 """The command line.
 
-Exit codes: 0 all well, 1 some documents or pages failed, 2 wrong usage or an index or model that cannot be used.
+Exit codes: 0 all well, 1 some documents or pages failed, 2 wrong usage or an index or model that cannot be used,
+130 stopped by ctrl-C.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,19 +16,26 @@ import click
 
 from . import __version__
 from .errors import UsageError, VisragError
+from .show import (
+    failure_rows,
+    print_hits,
+    print_ingest,
+    print_report,
+    print_rows,
+    print_summary,
+    progress_bar,
+    since_start,
+)
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
-
-    from .index import Hit, Index
-    from .ingest import Progress, Source, Summary
-    from .records import Failure
+    from .index import Index
+    from .ingest import Summary
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Group(click.Group):
-    """Prints a VisragError on one line, without a traceback, and exits with 2."""
+    """Ends with one line and no traceback: exit code 2 for a VisragError, 130 for ctrl-C."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -36,6 +43,11 @@ class _Group(click.Group):
         except VisragError as error:
             click.echo(f"visrag: {error}", err=True)
             ctx.exit(2)
+        except KeyboardInterrupt:
+            kept = ctx.invoked_subcommand in ("ingest", "retry")
+            goes_on = ": the documents that were done are in the index, and the same command goes on from there"
+            click.echo(f"stopped{goes_on if kept else ''}", err=True)
+            ctx.exit(130)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -107,7 +119,7 @@ def ingest(
     paths: tuple[Path, ...], path: str, tags: tuple[str, ...], sync: bool, as_json: bool, **options: Any
 ) -> None:
     """Bring PDFs, images, text documents and folders of them into the index."""
-    with _open(path, options) as index, _progress() as progress:
+    with _open(path, options) as index, progress_bar() as progress:
         summary = index.ingest(
             *paths, tags=_pairs(tags) if tags else None, sync=sync, progress=progress, settings=_settings(options)
         )
@@ -124,7 +136,7 @@ def watch(inbox: Path, path: str, tags: tuple[str, ...], **options: Any) -> None
         click.echo(f"watching {inbox}, ctrl-C ends it", err=True)
         try:
             for summary in index.watch(inbox, _pairs(tags) if tags else None, _settings(options)):
-                _print_summary(summary)
+                print_summary(summary)
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
 
@@ -154,9 +166,9 @@ def search(
     if as_json:
         click.echo(json.dumps(answer.as_dict(), ensure_ascii=False))
     else:
-        _print_hits(answer.hits)
+        print_hits(answer.hits)
     if timings:
-        steps = [f"start {_since_start() - sum(answer.timings.values()):.2f} s"]
+        steps = [f"start {since_start() - sum(answer.timings.values()):.2f} s"]
         steps += [f"{name} {seconds:.2f} s" for name, seconds in answer.timings.items()]
         click.echo(", ".join(steps), err=True)
 
@@ -209,7 +221,7 @@ def documents(path: str, as_json: bool) -> None:
             }
             for d in index.documents()
         ]
-    _print_rows(rows, as_json)
+    print_rows(rows, as_json)
 
 
 @main.command()
@@ -218,8 +230,8 @@ def documents(path: str, as_json: bool) -> None:
 def failures(path: str, as_json: bool) -> None:
     """List the documents and pages that are not in the index, and why."""
     with _open(path) as index:
-        rows = _failure_rows(index.failures())
-    _print_rows(rows, as_json)
+        rows = failure_rows(index.failures())
+    print_rows(rows, as_json)
 
 
 @main.command()
@@ -242,7 +254,7 @@ def remove(names: tuple[str, ...], path: str, as_json: bool) -> None:
 @_json_option
 def retry(path: str, as_json: bool, **options: Any) -> None:
     """Ingest once more the documents that failed, in whole or in part."""
-    with _open(path, options) as index, _progress() as progress:
+    with _open(path, options) as index, progress_bar() as progress:
         summary = index.retry(progress, _settings(options))
     _finish(summary, as_json)
 
@@ -271,7 +283,7 @@ def evaluate(questions: Path | None, beir: Path | None, path: str | None, as_jso
 
     if (questions is None) == (beir is None):
         raise UsageError("give a file of questions, or --beir FOLDER")
-    with _progress() as progress:
+    with progress_bar() as progress:
         if beir is not None:
             report = evaluate_beir(beir, path, options["rank"], options["device"], progress)
         elif questions is not None:
@@ -280,7 +292,7 @@ def evaluate(questions: Path | None, beir: Path | None, path: str | None, as_jso
     if as_json:
         click.echo(json.dumps(report))
     else:
-        _print_report(report)
+        print_report(report)
 
 
 # Options
@@ -313,154 +325,8 @@ def _pairs(tags: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
-# Output
-
-
-class _IngestBar:
-    """An ingest's progress by bytes, so that the time left is known before every document has been opened."""
-
-    def __init__(self, bar: Bar) -> None:
-        self._bar = bar
-        self._task: Any = None
-        self._pages = 0
-        self._told: dict[str, float] = {}
-
-    def start(self, size: int) -> None:
-        self._task = self._bar.add_task("", total=size or None, pages=0)
-
-    def page(self, source: Source, pages: int) -> None:
-        self._pages += 1
-        share = source.size / pages if pages else 0.0
-        self._told[source.name] = self._told.get(source.name, 0.0) + share
-        self._bar.update(self._task, advance=share, pages=self._pages, description=source.name)
-
-    def finish(self, source: Source) -> None:
-        self._bar.update(self._task, advance=source.size - self._told.pop(source.name, 0.0))
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """A progress bar on standard error: what is being read, pages, pages/s, time left. Nothing where that is no
-    terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            pages, seconds = task.fields.get("pages", 0), task.elapsed or 0.0
-            return Text(f"{pages} pages, {pages / seconds if seconds else 0:.1f}/s")
-
-    console = Console(stderr=True)
-    columns = (BarColumn(), TaskProgressColumn(), Rate(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        yield _IngestBar(bar)
-
-
 def _finish(summary: Summary, as_json: bool) -> None:
     """Print what an ingest did; exit with 1 if something failed."""
-    if as_json:
-        click.echo(json.dumps(_summary_dict(summary), ensure_ascii=False))
-    else:
-        _print_summary(summary)
+    print_ingest(summary, as_json)
     if summary.failures:
         sys.exit(1)
-
-
-def _summary_dict(summary: Summary) -> dict[str, Any]:
-    rate = summary.pages / summary.seconds if summary.seconds else 0.0
-    return {
-        "documents": summary.documents,
-        "pages": summary.pages,
-        "unchanged": summary.unchanged,
-        "removed": summary.removed,
-        "seconds": round(summary.seconds, 2),
-        "pages_per_s": round(rate, 2),
-        "peak_memory_mb": summary.peak_memory_mb,
-        "failures": _failure_rows(summary.failures),
-    }
-
-
-def _print_summary(summary: Summary) -> None:
-    parts = [f"{summary.documents} documents ingested, {summary.pages} pages in {summary.seconds:.1f} s"]
-    parts += [f"{summary.unchanged} unchanged"] if summary.unchanged else []
-    parts += [f"{summary.removed} removed"] if summary.removed else []
-    click.echo(", ".join(parts), err=True)
-    if summary.failures:
-        _print_rows(_failure_rows(summary.failures), as_json=False)
-
-
-def _failure_rows(failures: Iterable[Failure]) -> list[dict[str, Any]]:
-    return [{"document": f.document, "page": f.page, "reason": f.reason, "message": f.message} for f in failures]
-
-
-def _print_hits(hits: Sequence[Hit]) -> None:
-    if not hits:
-        click.echo("nothing found", err=True)
-    for hit in hits:
-        head = f"{hit.document}, page {hit.page}"
-        click.echo(f"{hit.rank:2}  {hit.score:6.3f}  {click.style(head, bold=True)}")
-        if hit.snippet:
-            click.echo(f"            {hit.snippet}")
-
-
-def _print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
-    """Rows with the same keys, as a JSON list or as a table."""
-    if as_json:
-        click.echo(json.dumps(rows, ensure_ascii=False))
-        return
-    if not rows:
-        click.echo("none", err=True)
-        return
-    cells = [[str(key) for key in rows[0]]] + [[_cell(value) for value in row.values()] for row in rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    for row in cells:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, dict):
-        return " ".join(f"{key}={item}" for key, item in value.items())
-    return "" if value is None else str(value)
-
-
-def _print_report(report: dict[str, Any]) -> None:
-    """An evaluation as a table: a row for all questions, one a scope and one a type."""
-    rows = [{"questions of": "all", **report}]
-    rows += [{"questions of": f"scope {name}", **row} for name, row in report.get("by_scope", {}).items()]
-    rows += [{"questions of": f"type {name}", **row} for name, row in report.get("by_type", {}).items()]
-    keys = ["questions of", "questions", "ndcg@5", "ndcg@10", "recall@1", "recall@5", "mrr"]
-    latency = "latency_ms"
-    _print_rows(
-        [
-            {
-                **{key: _figure(row.get(key)) for key in keys},
-                "p50 ms": row[latency]["p50"],
-                "p95 ms": row[latency]["p95"],
-            }
-            for row in rows
-            if latency in row
-        ],
-        as_json=False,
-    )
-
-
-def _figure(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def _since_start() -> float:
-    """Seconds since this process was started."""
-    import time
-
-    import psutil
-
-    return time.time() - float(psutil.Process().create_time())

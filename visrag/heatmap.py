@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .blas import one_blas_thread
+from .errors import UsageError
+from .fulltext import terms
 from .records import Floats, PatchVectors, Places, QueryVectors, Region
 
 if TYPE_CHECKING:
@@ -46,6 +48,40 @@ def question_map(maps: Floats, weights: Floats) -> Floats:
         return np.full(maps.shape[1], np.nan, np.float32)
     best: Floats = counted.max(axis=0)
     return best
+
+
+@dataclass(frozen=True, slots=True)
+class TokenMaps:
+    """A page's token maps: ``values`` (t, m) on their ``places``, and the ``content`` (t,): 1 for the tokens that say
+    what is asked for, 0 for markers, prompts, punctuation and stop words."""
+
+    tokens: tuple[str, ...]
+    places: Places
+    values: Floats
+    weights: Floats
+    content: Floats
+
+    @classmethod
+    def of(cls, query: QueryVectors, patch: PatchVectors) -> TokenMaps:
+        """The maps of a question on a page."""
+        tokens = tuple(token.removeprefix("##").lstrip("▁Ġ ") for token in query.tokens)
+        own = query.own if query.own is not None else range(len(tokens))
+        telling = np.array([i in own and bool(terms(token)) for i, token in enumerate(tokens)])
+        counted = query.weights > 0
+        content = counted & telling if (counted & telling).any() else counted
+        return cls(tokens, patch.places, token_maps(query, patch), query.weights, content.astype(np.float32))
+
+    def only(self, token: str) -> Floats:
+        """1 for the tokens that are ``token``, or else a part of it, (t,). Raises UsageError where there is none."""
+        wanted = token.casefold()
+        known = [name.casefold() for name in self.tokens]
+        chosen = np.array([name == wanted for name in known])
+        if not chosen.any():
+            chosen = np.array([len(name) > 1 and name in wanted for name in known])
+        chosen &= self.weights > 0
+        if not chosen.any():
+            raise UsageError(f"the question has no token {token}; it has: {', '.join(dict.fromkeys(known))}")
+        return chosen.astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,42 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-
-from .encode.checkpoint import DEFAULT_MODEL
-from .encode.text import TextEncoder
-from .errors import IndexMismatch, NotFound, UsageError
-from .fulltext import terms
-from .records import (
-    FULLTEXT,
-    Document,
-    Failure,
-    Filter,
-    Floats,
-    Leg,
-    LegScore,
-    PageRef,
-    Places,
-    QueryVectors,
-    Region,
-)
+from .errors import NotFound, Reason, UsageError
+from .evidence import regions
+from .heatmap import Scale, TokenMaps, overlay, question_map
+from .models import Models, legs
+from .records import Document, Failure, Filter, LegScore, PageRef, QueryVectors, Region
 from .settings import IngestSettings, Rank
 from .store.local import LocalStore
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from .encode import Encoder
     from .ingest import Encoders, Progress, Summary
 
-FORMAT = 1  # of the settings that an index keeps
-CANARY = "How many visitors did the museum have in 2019, compared with 1987?"
-CANARY_COSINE = 0.999  # a canary's vectors must be at least this near to those of the index
 IMAGE_SIDE = 1600  # pixels of a page image's longer side, where none is given
 SNIPPET = 240  # characters
 
@@ -114,10 +95,8 @@ class Index:
         self, path: str | Path, *, text: str | None = None, vision: str | None = None, device: str | None = None
     ) -> None:
         self.path = Path(path)
-        self._wanted = {"text": text, "vision": vision}
-        self._device = device
+        self._models = Models(text, vision, device)
         self._opened: LocalStore | None = None
-        self._encoders: dict[str, Encoder] = {}
         self._renderer: Any = None
 
     def __enter__(self) -> Self:
@@ -192,26 +171,26 @@ class Index:
                 yield summary
 
     def retry(self, progress: Progress | None = None, settings: IngestSettings | None = None) -> Summary:
-        """Ingest once more the documents that failed, in whole or in part. Raises NotFound where a file has gone."""
+        """Ingest once more the documents that failed, in whole or in part.
+
+        One whose file has gone stays as it is, and is among the failures of the summary.
+        """
         from .ingest import Source, ingest
 
         store = self._store()
-        sources = []
+        sources, gone = [], []
         for name in sorted({failure.document for failure in store.failures()}):
-            path = self._file(name)
-            sources.append(Source(path, name, path.stat().st_size))
-        return ingest(store, self._for_ingest(), sources, settings or IngestSettings(), None, progress, again=True)
-
-    def _file(self, name: str) -> Path:
-        """A document's file: where it was taken from, else what the index keeps of it."""
-        store = self._store()
-        document = store.document(name)
-        if document is not None and Path(document.path).is_file():
-            return Path(document.path)
-        with suppress(NotFound):
-            if (kept := store.original(name)).is_file():
-                return kept
-        raise NotFound(f"the file of {name} has gone: put it back, or remove the document: visrag remove '{name}'")
+            document = store.document(name)
+            path = Path(document.path) if document is not None else Path()
+            if path.is_file():
+                sources.append(Source(path, name, path.stat().st_size))
+            else:
+                message = f"its file {path} has gone: put it back, or remove the document"
+                gone.append(Failure(name, None, Reason.MISSING, message))
+        chosen = settings or IngestSettings()
+        summary = ingest(store, self._for_ingest(), sources, chosen, progress=progress, again=True)
+        summary.failures += gone
+        return summary
 
     def remove(self, document: str) -> None:
         """Remove a document. Raises NotFound."""
@@ -253,10 +232,9 @@ class Index:
                 raise NotFound(f"the index holds no document {name}: visrag documents lists them")
         filter = Filter(None if documents is None else frozenset(documents), tags or {})
         clock.lap("open")
-        legs = self._legs()
         queries = {} if rank == "fulltext" else self._encode(question)
         clock.lap("encode")
-        found = search(store, question, queries, legs, rank, filter, k)
+        found = search(store, question, queries, legs(store), rank, filter, k)
         clock.lap("search")
         hits = []
         for number, page in enumerate(found, 1):
@@ -274,9 +252,6 @@ class Index:
 
         ``token``: the map of one token of the question. Raises NotFound for the page, UsageError for the token.
         """
-        from .evidence import regions
-        from .heatmap import Scale, overlay, question_map
-
         ref = PageRef(document, page)
         queries = self._encode(question)
         maps = self._maps(queries, ref)
@@ -286,7 +261,7 @@ class Index:
         if token is None:
             values, marks = question_map(maps.values, maps.content), self._regions(queries, ref)
         else:
-            chosen = maps.weights_of(token)
+            chosen = maps.only(token)
             values = question_map(maps.values, chosen)
             marks = regions(self._store().page(ref), maps.places, maps.values, chosen)
         drawn = overlay(image, values, maps.places, Scale.of(maps.values, maps.content), marks)
@@ -329,127 +304,24 @@ class Index:
             self._opened = LocalStore.open(self.path, create)
         return self._opened
 
-    def _legs(self) -> list[Leg]:
-        return [*(Leg(**leg) for leg in self._store().settings().get("legs", [])), FULLTEXT]
-
-    def _encoder(self, kind: str) -> Encoder:
-        """The text or the vision encoder of the index, checked against what the index was made with."""
-        if kind not in self._encoders:
-            self._encoders[kind] = self._load(kind, self._store().settings())
-        return self._encoders[kind]
-
-    def _load(self, kind: str, settings: Mapping[str, Any]) -> Encoder:
-        kept = settings.get("models", {}).get(kind)
-        model = self._wanted[kind] or kept or (DEFAULT_MODEL if kind == "text" else None)
-        if model is None:
-            raise UsageError("the index has no vision model")
-        encoder = _load_encoder(kind, model, self._device)
-        if kept is not None:
-            _check(encoder, settings, self.path, kept)
-        return encoder
-
     def _for_ingest(self) -> Encoders:
-        """The encoders, written into the settings of an index that does not know them yet."""
-        from .calibration import calibrate
-        from .ingest import Encoders
-
-        store = self._store()
-        settings = store.settings() or {"format": FORMAT, "models": {}, "legs": [], "levels": {}, "canaries": {}}
-        kinds = ["text", "vision"] if self._wanted["vision"] or settings["models"].get("vision") else ["text"]
-        for kind in kinds:
-            encoder = self._encoder(kind)
-            if kind not in settings["models"]:
-                settings["models"][kind] = self._wanted[kind] or DEFAULT_MODEL
-                settings["legs"] += [asdict(leg) for leg in encoder.legs]
-                settings["levels"].update(calibrate(encoder))
-                settings["canaries"].update(_canaries(encoder))
-                store.write_settings(settings)
-        return Encoders(self._encoders["text"], self._encoders.get("vision"), settings["levels"])
+        return self._models.for_ingest(self._store(create=True))
 
     def _encode(self, question: str) -> dict[str, QueryVectors]:
         """The question's vectors in every leg that has any."""
-        queries: dict[str, QueryVectors] = {}
-        for kind in self._store().settings().get("models", {}):
-            queries.update(self._encoder(kind).encode_query(question))
-        return queries
+        return self._models.encode(question, self._store())
 
-    def _maps(self, queries: Mapping[str, QueryVectors], ref: PageRef) -> _Maps | None:
+    def _maps(self, queries: Mapping[str, QueryVectors], ref: PageRef) -> TokenMaps | None:
         """The page's token maps in the leg that it has: patches, else tokens."""
-        from .heatmap import token_maps
-
         for name in ("patches", "tokens"):
             found = self._store().vectors(name, ref) if name in queries else None
             if found is not None and len(found.places.vectors):
-                return _Maps(queries[name], found.places, token_maps(queries[name], found))
+                return TokenMaps.of(queries[name], found)
         return None
 
     def _regions(self, queries: Mapping[str, QueryVectors], ref: PageRef) -> tuple[Region, ...]:
-        from .evidence import regions
-
         maps = self._maps(queries, ref)
         return () if maps is None else regions(self._store().page(ref), maps.places, maps.values, maps.content)
-
-
-class _Maps:
-    """A page's token maps ``values`` (t, m) on their ``places``, and which tokens say what is asked for."""
-
-    def __init__(self, query: QueryVectors, places: Places, values: Floats) -> None:
-        self.places = places
-        self.values = values
-        self._query = query
-        own = query.own if query.own is not None else range(len(query.tokens))
-        telling = np.array([i in own and bool(terms(_bare(token))) for i, token in enumerate(query.tokens)])
-        counted = query.weights > 0
-        self.content = (counted & telling if (counted & telling).any() else counted).astype(np.float32)
-
-    def weights_of(self, token: str) -> Floats:
-        """1 for the question's tokens that are ``token`` or a part of it. Raises UsageError where there is none."""
-        wanted = token.casefold()
-        bare = [_bare(known).casefold() for known in self._query.tokens]
-        chosen = np.array([known == wanted for known in bare])
-        if not chosen.any():
-            chosen = np.array([len(known) > 1 and known in wanted for known in bare])
-        chosen &= self._query.weights > 0
-        if not chosen.any():
-            raise UsageError(f"the question has no token {token}; it has: {', '.join(dict.fromkeys(bare))}")
-        return chosen.astype(np.float32)
-
-
-def _bare(token: str) -> str:
-    """A token's text without the marks of its tokenizer."""
-    return token.removeprefix("##").lstrip("▁Ġ ")
-
-
-def _load_encoder(kind: str, model: str, device: str | None) -> Encoder:
-    if kind == "text":
-        return TextEncoder.load(model, device)
-    from .encode.vision import load_vision
-
-    return load_vision(model, device)
-
-
-def _canaries(encoder: Encoder) -> dict[str, Any]:
-    """The canary's vectors by leg, as lists."""
-    query = encoder.encode_query(CANARY)
-    return {leg.name: np.round(query[leg.name].vectors, 6).tolist() for leg in encoder.legs}
-
-
-def _check(encoder: Encoder, settings: Mapping[str, Any], path: Path, model: str) -> None:
-    """Raises IndexMismatch where an encoder is not the one that the index was made with."""
-    known = {leg["name"]: leg["fingerprint"] for leg in settings["legs"]}
-    cure = f"use the model that it was made with ({model}), or ingest into a new index"
-    for leg in encoder.legs:
-        if known.get(leg.name) != leg.fingerprint:
-            raise IndexMismatch(
-                f"{path}: the index was made with other weights or settings than {leg.encoder}'s: {cure}"
-            )
-    for name, vectors in _canaries(encoder).items():
-        before, now = np.array(settings["canaries"][name]), np.array(vectors)
-        cosine = -1.0
-        if before.shape == now.shape:
-            cosine = float((before * now).sum() / (np.linalg.norm(before) * np.linalg.norm(now)))
-        if cosine < CANARY_COSINE:
-            raise IndexMismatch(f"{path}: {model} gives other vectors here than when the index was made: {cure}")
 
 
 def _read_image(path: Path, side: int) -> Image:

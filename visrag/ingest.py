@@ -97,6 +97,7 @@ class _Opened:
     pages: int
     media_type: str
     renderer: str
+    locked: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +203,7 @@ class _Run:
         self._settings_hash = _settings_hash(encoders, settings)
         self._contents: dict[str, str] = {}
         self._open: dict[str, tuple[Generation, int]] = {}
+        self._locked: set[str] = set()  # documents of which the pictures are kept
         self._waiting: list[tuple[Source, Page]] = []
         self.summary = Summary()
 
@@ -249,8 +251,10 @@ class _Run:
             match rendering.next(wait=not self._waiting):
                 case None:
                     self._flush()
-                case _Opened(source, pages, kind, renderer):
+                case _Opened(source, pages, kind, renderer, locked):
                     self._begin(source, pages, kind, renderer)
+                    if locked:
+                        self._locked.add(source.name)
                 case _Rendered(source, Page() as page):
                     self._waiting.append((source, page))
                     if len(self._waiting) >= BATCH:
@@ -311,10 +315,19 @@ class _Run:
                 }
                 by_source.setdefault(source.name, []).append(EncodedPage(page, legs, chance))
         for name, pages in by_source.items():
-            self._store.add_pages(self._open[name][0], pages)
+            generation, _ = self._open[name]
+            self._store.add_pages(generation, pages)
+            if name in self._locked:
+                self._keep_pictures(generation, [encoded.page for encoded in pages])
             self.summary.pages += len(pages)
         for source, _ in waiting:
             self._progress.page(source, self._open[source.name][1])
+
+    def _keep_pictures(self, generation: Generation, pages: Sequence[Page]) -> None:
+        """For pages whose picture cannot be made again."""
+        for page in pages:
+            if page.image is not None:
+                self._store.put_image(generation, page.number, page.image())
 
     def _encode(self, pages: Sequence[Page]) -> list[dict[str, PatchVectors] | EncoderError]:
         """Each page through the encoders that it is routed to. A page that fails costs no other."""
@@ -336,7 +349,7 @@ class _Run:
             return (text,)
         if self._settings.route == "both":
             return (text, vision)
-        drawn = page.drawn > DRAWN_THRESHOLD or not page.text.strip()
+        drawn = page.drawn > DRAWN_THRESHOLD  # a page of a locked document has its picture in any case
         return (vision,) if drawn or self._settings.route == "vision" else (text,)
 
 
@@ -403,7 +416,7 @@ class _Rendering:
     def _render(self, renderer: Renderer, source: Source) -> Iterator[_Message]:
         try:
             document = renderer.pages(source.path, source.name, self._options)
-            yield _Opened(source, document.pages, document.media_type, document.renderer)
+            yield _Opened(source, document.pages, document.media_type, document.renderer, document.locked)
             for page in document:
                 yield _Rendered(source, page)
         except DocumentError as error:

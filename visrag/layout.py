@@ -10,37 +10,27 @@ import codecs
 import re
 import subprocess
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import DocumentError, Reason
-from .records import Box, Page, Word
+from .records import Box, Page
+from .words import WORD, compose
 
 if TYPE_CHECKING:
     from bs4.element import PageElement, Tag
     from PIL.Image import Image
     from PIL.ImageFont import FreeTypeFont
 
+FINER = 3  # text is drawn this many times as large, then reduced: at small sizes hinting moves letters
 PAGE_WIDTH, PAGE_HEIGHT, MARGIN = 595.0, 842.0, 56.0  # points: A4, upright
 BODY_SIZE = 11.0  # points
 LEADING = 1.35  # line height in sizes
 HEADING_SIZES = {"h1": 20.0, "h2": 16.0, "h3": 13.0, "title": 20.0}
 MAX_BYTES = 64 << 20
-
-# Scripts written without spaces: South-East Asian, CJK with its punctuation, full-width forms.
-_WIDE = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u2fff\u3001-\u303f\u3040-\u312f\u3190-\u31ff\u3200-\u33ff"
-    "\u3400-\u4dbf\u4e00-\u9fff\ua9e0-\ua9ff\uaa60-\uaa7f\uf900-\ufaff\ufe30-\ufe4f\uff01-\uff60\U00020000-\U0003ffff"
-)
-_MARKS = (
-    "\u0300-\u036f\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ece\u102b-\u103e\u17b4-\u17d3"
-    "\u3099\u309a\ufe00-\ufe0f\U000e0100-\U000e01ef"
-)
-WORD = re.compile(f"[{_WIDE}][{_MARKS}]*|[^\\s{_WIDE}]+")
-"""A word of a text: a run without spaces, or one character (with its marks) of a script without spaces."""
 
 _SPACES = re.compile(r"\s+")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ufffe\uffff\ud800-\udfff]")
@@ -52,21 +42,6 @@ _BLOCKS = frozenset({
     "p", "pre", "section", "summary", "table", "tbody", "thead", "title", "tr", "ul", "[document]",
 })
 # fmt: on
-
-
-def compose(lines: Iterable[tuple[str, Iterable[Box]]]) -> tuple[str, tuple[Word, ...]]:
-    """A page's text and words from its lines: each a string, and one box for each match of ``WORD`` in it."""
-    pieces: list[str] = []
-    words: list[Word] = []
-    at = 0
-    for text, boxes in lines:
-        words.extend(
-            Word(match.group(), at + match.start(), (box,))
-            for match, box in zip(WORD.finditer(text), boxes, strict=True)
-        )
-        pieces.append(text)
-        at += len(text) + 1
-    return "\n".join(pieces), tuple(words)
 
 
 class Block(NamedTuple):
@@ -93,6 +68,7 @@ class LaidOutDocument:
     """
 
     renderer = "layout"
+    locked = False
 
     def __init__(self, path: Path, document: str, media_type: str) -> None:
         self._blocks = _blocks(_decode(path, document), media_type)
@@ -108,18 +84,18 @@ class LaidOutDocument:
         return Page(number, PAGE_WIDTH, PAGE_HEIGHT, text, words, "layout" if words else "none"), ()
 
     def picture(self, number: int, side: int) -> Image:
-        """The page drawn black on white, ``side`` pixels high."""
+        """The page drawn black on white (RGB), ``side`` pixels high."""
         from PIL import Image, ImageDraw
 
-        scale = side / PAGE_HEIGHT
-        picture = Image.new("RGB", (max(1, round(PAGE_WIDTH * scale)), side), "white")
+        scale = FINER * side / PAGE_HEIGHT
+        picture = Image.new("L", (FINER * max(1, round(PAGE_WIDTH * side / PAGE_HEIGHT)), FINER * side), "white")
         draw = ImageDraw.Draw(picture)
         for line in self._lines(number):
             for match in WORD.finditer(line.text):
                 x = line.x + width(line.text[: match.start()]) * line.size
                 font = _font_for(match.group(), max(1, round(line.size * scale)))
                 draw.text((x * scale, (line.y + 0.95 * line.size) * scale), match.group(), "black", font, anchor="ls")
-        return picture
+        return picture.reduce(FINER).convert("RGB")
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -205,7 +181,7 @@ def _short_width(text: str) -> float:
 def _advance(character: str) -> float:
     """The width of one character in em."""
     if character == " ":
-        return 0.33  # wider than the font's, which hinting at small sizes would swallow
+        return 0.28  # a little wider than the font's
     if unicodedata.combining(character) or unicodedata.category(character) in ("Mn", "Cf", "Cc"):
         return 0.0
     if unicodedata.east_asian_width(character) in "WF":

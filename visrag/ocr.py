@@ -1,22 +1,22 @@
-"""Words for what has no text layer: pictures as documents, and OCR with RapidOCR, whose models come in its wheel.
+"""Words for what has no text layer: OCR with RapidOCR, whose models come in its wheel.
 
 Nothing is ever downloaded: the models are named by their paths. The engine is loaded on first use, once a process.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from .errors import DocumentError, Reason
-from .layout import WORD, compose
+from .boxes import WHOLE_PAGE, area, union
 from .records import Box, Page, Word
+from .words import WORD, compose, split_box
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,7 +28,6 @@ GLANCE = 400  # pixels of the longer side of the picture that tells a blank page
 LARGE = 0.05  # share of the page from which an image among text is read
 FULL_PAGE = 0.8  # share of the page from which an image is the page itself
 FULL_TEXT = 0.02  # share of the page that the words of a full text layer cover
-WHOLE_PAGE: Box = (0.0, 0.0, 1.0, 1.0)
 MIN_SCORE = 0.5  # RapidOCR's confidence below which a line is dropped
 
 
@@ -52,8 +51,8 @@ def read(picture: Image, threads: int = 0) -> list[OcrLine]:
     lines = []
     for text, corners, items in zip(result.txts, result.boxes, found, strict=True):
         clean = " ".join(text.split())
-        box = _around([corners], width, height)
-        boxes = tuple(_word_boxes(clean, box, [(item[0], _around([item[2]], width, height)) for item in items]))
+        box = _around(corners, width, height)
+        boxes = tuple(_word_boxes(clean, box, [(item[0], _around(item[2], width, height)) for item in items]))
         if boxes:
             lines.append(OcrLine(clean, box, boxes))
     return in_reading_order(lines)
@@ -64,7 +63,7 @@ def _is_uniform(picture: Image) -> bool:
     return int(shades.max()) - int(shades.min()) < UNIFORM
 
 
-@cache
+@functools.cache
 def _engine(threads: int) -> Any:
     """RapidOCR on ``threads`` threads."""
     logging.getLogger("RapidOCR").disabled = True
@@ -87,9 +86,9 @@ def _engine(threads: int) -> Any:
     )
 
 
-def _around(quads: Sequence[Any], width: int, height: int) -> Box:
-    """The box around quadrilaterals of pixels, in fractions, cut to the picture."""
-    points = np.asarray(quads, np.float64).reshape(-1, 2) / (width, height)
+def _around(corners: Any, width: int, height: int) -> Box:
+    """The box around a quadrilateral of pixels, in fractions, cut to the picture."""
+    points = np.asarray(corners, np.float64).reshape(-1, 2) / (width, height)
     (x0, y0), (x1, y1) = np.clip(points.min(axis=0), 0, 1), np.clip(points.max(axis=0), 0, 1)
     return float(x0), float(y0), float(x1), float(y1)
 
@@ -99,20 +98,17 @@ def _word_boxes(text: str, box: Box, items: Sequence[tuple[str, Box]]) -> Iterat
     the words' shares of its characters."""
     owner = [piece for piece, (piece_text, _) in enumerate(items) for _ in "".join(piece_text.split())]
     exact = "".join(piece_text for piece_text, _ in items).split() == ["".join(text.split())]
-    upright = (box[3] - box[1]) > 1.5 * (box[2] - box[0])
-    at = 0
-    for match in WORD.finditer(text):
-        if exact:
+    if exact:
+        at = 0
+        for match in WORD.finditer(text):
             pieces = [items[piece][1] for piece in owner[at : at + len(match.group())]]
             at += len(match.group())
-            yield _around([(piece[:2], piece[2:]) for piece in pieces], 1, 1)
-        else:
-            start, end = match.start() / len(text), match.end() / len(text)
-            wide, high = box[2] - box[0], box[3] - box[1]
-            if upright:
-                yield box[0], box[1] + high * start, box[2], box[1] + high * end
-            else:
-                yield box[0] + wide * start, box[1], box[0] + wide * end, box[3]
+            yield functools.reduce(union, pieces)
+    elif (box[3] - box[1]) > 1.5 * (box[2] - box[0]):  # upright
+        turned = split_box(text, (box[1], box[0], box[3], box[2]))
+        yield from ((x0, y0, x1, y1) for y0, x0, y1, x1 in turned)
+    else:
+        yield from split_box(text, box)
 
 
 def in_reading_order(lines: Sequence[OcrLine]) -> list[OcrLine]:
@@ -140,8 +136,7 @@ def in_reading_order(lines: Sequence[OcrLine]) -> list[OcrLine]:
 
 def _in_one(row: Sequence[OcrLine]) -> OcrLine:
     """Lines that stand beside each other as one."""
-    boxes = [line.box for line in row]
-    around = _around([((b[0], b[1]), (b[2], b[3])) for b in boxes], 1, 1)
+    around = functools.reduce(union, [line.box for line in row])
     return OcrLine(" ".join(line.text for line in row), around, tuple(box for line in row for box in line.boxes))
 
 
@@ -174,13 +169,18 @@ def _across(lines: Sequence[OcrLine]) -> tuple[list[OcrLine], list[OcrLine]]:
 
 
 class Source(Protocol):
-    """An opened document: see ``visrag.pdf``."""
+    """An opened document. ``locked``: it took a password to open it."""
 
     pages: int
     renderer: str
+    locked: bool
 
-    def content(self, number: int) -> tuple[Page, tuple[Box, ...]]: ...
-    def picture(self, number: int, side: int) -> Image: ...
+    def content(self, number: int) -> tuple[Page, tuple[Box, ...]]:
+        """Page ``number`` (from 1) without picture, and the boxes of the images on it. Raises DocumentError."""
+
+    def picture(self, number: int, side: int) -> Image:
+        """The page as displayed, RGB on white, its longer side ``side`` pixels. Raises DocumentError."""
+
     def close(self) -> None: ...
 
 
@@ -193,11 +193,11 @@ def with_ocr(source: Source, number: int, always: bool, threads: int) -> Page:
     """
     page, images = source.content(number)
     whole = always or not page.words
-    areas = [WHOLE_PAGE] if whole else _to_read(page, images)
-    if not areas or (not page.words and _is_uniform(source.picture(number, GLANCE))):
+    boxes = [WHOLE_PAGE] if whole else _to_read(page, images)
+    if not boxes or (not page.words and _is_uniform(source.picture(number, GLANCE))):
         return page
     picture = source.picture(number, _side(page))
-    lines = [line for area in areas for line in _read_area(picture, area, threads)]
+    lines = [line for box in boxes for line in _read_area(picture, box, threads)]
     if whole:
         text, words = compose((line.text, line.boxes) for line in lines)
         return replace(page, text=text, words=words, text_source="ocr" if words else "none")
@@ -217,13 +217,9 @@ def _side(page: Page) -> int:
 
 def _to_read(page: Page, images: Sequence[Box]) -> list[Box]:
     """The areas of images, among the words of a text layer, that are worth reading."""
-    text = sum((x1 - x0) * (y1 - y0) for word in page.words for x0, y0, x1, y1 in word.boxes)
-    areas = [area for area in _merged(images) if _share(area) >= LARGE]
-    return [area for area in areas if not (_share(area) >= FULL_PAGE and text >= FULL_TEXT)]
-
-
-def _share(box: Box) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
+    text = sum(area(box) for word in page.words for box in word.boxes)
+    large = [box for box in _merged(images) if area(box) >= LARGE]
+    return [box for box in large if not (area(box) >= FULL_PAGE and text >= FULL_TEXT)]
 
 
 def _merged(boxes: Sequence[Box]) -> list[Box]:
@@ -233,7 +229,7 @@ def _merged(boxes: Sequence[Box]) -> list[Box]:
         grown = box
         while touching := [other for other in merged if _touch(other, grown)]:
             merged = [other for other in merged if other not in touching]
-            grown = _around([((b[0], b[1]), (b[2], b[3])) for b in [grown, *touching]], 1, 1)
+            grown = functools.reduce(union, touching, grown)
         merged.append(grown)
     return merged
 
@@ -244,11 +240,11 @@ def _touch(one: Box, other: Box) -> bool:
     return across and one[1] <= other[3] + near and other[1] <= one[3] + near
 
 
-def _read_area(picture: Image, area: Box, threads: int) -> Iterator[OcrLine]:
+def _read_area(picture: Image, part: Box, threads: int) -> Iterator[OcrLine]:
     """The lines in one area of a page's picture, boxes in fractions of the page."""
     width, height = picture.size
-    left, top = int(area[0] * width), int(area[1] * height)
-    right, bottom = max(left + 1, round(area[2] * width)), max(top + 1, round(area[3] * height))
+    left, top = int(part[0] * width), int(part[1] * height)
+    right, bottom = max(left + 1, round(part[2] * width)), max(top + 1, round(part[3] * height))
     wide, high = (right - left) / width, (bottom - top) / height
     x, y = left / width, top / height
     for text, box, boxes in read(picture.crop((left, top, right, bottom)), threads):
@@ -264,73 +260,8 @@ def _uncovered(lines: Sequence[OcrLine], words: Sequence[Word]) -> Iterator[tupl
         for match, box in zip(WORD.finditer(line.text), line.boxes, strict=True):
             across = np.minimum(layer[:, 2], box[2]) - np.maximum(layer[:, 0], box[0])
             down = np.minimum(layer[:, 3], box[3]) - np.maximum(layer[:, 1], box[1])
-            if (across.clip(0) * down.clip(0)).sum() < 0.3 * _share(box):
+            if (across.clip(0) * down.clip(0)).sum() < 0.3 * area(box):
                 kept.append((match.group(), box))
         if kept:
             text = line.text if len(kept) == len(line.boxes) else " ".join(word for word, _ in kept)
             yield text, [box for _, box in kept]
-
-
-class ImageDocument:
-    """A PNG, JPEG, TIFF or WebP file: one page, of a TIFF as many as it has frames.
-
-    Raises DocumentError: corrupt, or too_large for more than ``max_pixels`` pixels.
-    """
-
-    renderer = "pillow"
-
-    def __init__(self, path: Path, document: str, max_pixels: int) -> None:
-        import PIL.Image
-
-        PIL.Image.MAX_IMAGE_PIXELS = None  # the limit here is max_pixels, for each frame
-        self._name, self._max_pixels = document, max_pixels
-        try:
-            self._image = PIL.Image.open(path, formats=("PNG", "JPEG", "TIFF", "WEBP"))
-            self.pages = getattr(self._image, "n_frames", 1) if self._image.format == "TIFF" else 1
-        except (OSError, ValueError, SyntaxError) as error:
-            raise DocumentError(document, None, Reason.CORRUPT, f"is no image that can be read: {error}") from error
-
-    def content(self, number: int) -> tuple[Page, tuple[Box, ...]]:
-        """Page ``number`` (from 1), all of it drawn, and the box of the whole page."""
-        width, height = self._frame(number).size
-        if self._image.getexif().get(0x0112, 1) in (5, 6, 7, 8):  # turned by 90°
-            width, height = height, width
-        dpi = self._image.info.get("dpi", (0, 0))[0]
-        points = 72 / (float(dpi) if 50 <= dpi <= 2400 else DPI)
-        return Page(number, width * points, height * points, drawn=1.0), (WHOLE_PAGE,)
-
-    def picture(self, number: int, side: int) -> Image:
-        """The image upright, RGB, transparent parts white, its longer side ``side`` pixels. Raises DocumentError."""
-        from PIL import Image, ImageOps
-
-        frame = self._frame(number)
-        try:
-            upright = ImageOps.exif_transpose(frame)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise DocumentError(self._name, number, Reason.CORRUPT, f"the image is damaged: {error}") from error
-        if upright.mode.startswith(("I", "F")):
-            shades = np.asarray(upright, np.float64)
-            span = max(1e-9, float(shades.max() - shades.min()))
-            upright = Image.fromarray(((shades - shades.min()) / span * 255).astype(np.uint8))
-        if upright.has_transparency_data:
-            ground = Image.new("RGBA", upright.size, "white")
-            upright = Image.alpha_composite(ground, upright.convert("RGBA"))
-        scale = side / max(upright.size)
-        size = max(1, round(upright.width * scale)), max(1, round(upright.height * scale))
-        return upright.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._image.close()
-
-    def _frame(self, number: int) -> Any:
-        """The image at one of its frames, which is within the limit of pixels."""
-        try:
-            self._image.seek(number - 1)
-        except (OSError, ValueError, EOFError) as error:
-            raise DocumentError(self._name, number, Reason.CORRUPT, f"the frame cannot be read: {error}") from error
-        width, height = self._image.size
-        if width * height > self._max_pixels:
-            why = f"has {width} × {height} pixels, more than {self._max_pixels}: save it smaller"
-            raise DocumentError(self._name, number, Reason.TOO_LARGE, why)
-        return self._image

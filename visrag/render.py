@@ -2,9 +2,9 @@
 
 ``Renderer`` owns that process. It asks for a few pages ahead and no more, so memory is bounded whatever the
 document's size; when the process dies or hangs it is replaced, the page is tried once with the other renderer, and
-the document goes on. Pages come over a socket as JSON, pictures as raw RGB: nothing that comes back is executed.
+the document goes on.
 
-What ``Page.drawn`` measures is said at ``visrag.pdf._drawn_cells``: the share of a 64 × 64 grid that lies under
+What ``Page.drawn`` measures is said at ``visrag.drawn.measure``: the share of a 64 × 64 grid that lies under
 images, shadings and paths, but for rules, frames, light shading and backgrounds. For pages read with poppler it is
 the share of cells that are mostly inked outside words; 1 for images and for pages without text under a picture.
 """
@@ -14,42 +14,25 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import json
-import os
-import select
-import signal
-import socket
-import subprocess
-import sys
-import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
+from .drawn import DRAWN_THRESHOLD
 from .errors import DocumentError, Reason, UsageError
+from .kinds import SUFFIXES, media_type
+from .reader import Child, Died
 from .records import Page, Word
+from .settings import Ocr, RendererName
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from .ocr import Source
-
-DRAWN_THRESHOLD = 0.02
-"""A page is drawn, and not only text, if its ``drawn`` is above this."""
+__all__ = ["DRAWN_THRESHOLD", "SUFFIXES", "OpenedDocument", "RenderOptions", "Renderer", "media_type"]
 
 AHEAD = 3  # pages asked for and not yet taken
-OVER_MEMORY = 77  # exit status of a process that went over its limit
-
-SUFFIXES = frozenset(
-    {".pdf", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".txt", ".md", ".markdown", ".html", ".htm"}
-)
-"""The suffixes, in lower case, of the files that a walk through a folder takes."""
-
-RendererName = Literal["pdfium", "poppler"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +40,17 @@ class RenderOptions:
     """How pages are read.
 
     ``ocr``: "auto" reads pages without a text layer, and large images; "always" replaces the text layer.
-    ``image``: which pages come with a picture: none, those drawn above ``DRAWN_THRESHOLD``, or all;
-    ``image_side``: its longer side in pixels. ``page_timeout``: seconds for a page, OCR included, and for opening.
-    ``max_pixels``: of an image file. ``memory``: resident bytes of the process at which it is ended, 0 for any.
+    ``passwords``: tried in turn on an encrypted PDF. poppler, where it is chosen or stands in for pdfium, takes
+    them from its command line only: while it runs, whoever may list the machine's processes can read them there.
+    ``image``: which pages come with a picture: none, those drawn above ``DRAWN_THRESHOLD``, or all (of a document
+    that took a password always all); ``image_side``: its longer side in pixels.
+    ``page_timeout``: seconds for a page, OCR included, and for opening. ``max_pixels``: of an image file.
+    ``memory``: resident bytes of the process at which it is ended, 0 for any.
     ``threads``: of OCR, 0 for as many as cores; processes side by side with one each are the faster.
     """
 
     renderer: RendererName = "pdfium"
-    ocr: Literal["auto", "off", "always"] = "auto"
+    ocr: Ocr = "auto"
     passwords: tuple[str, ...] = field(default=(), repr=False)
     image: Literal["none", "drawn", "all"] = "none"
     image_side: int = 1600
@@ -74,128 +60,6 @@ class RenderOptions:
     threads: int = 1
 
 
-# What a file is.
-
-_MAGIC = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"II*\x00", "image/tiff"),
-    (b"MM\x00*", "image/tiff"),
-    (b"II+\x00", "image/tiff"),
-    (b"MM\x00+", "image/tiff"),
-)
-_TEXT_SUFFIXES = {
-    ".txt": "text/plain",
-    ".md": "text/markdown",
-    ".markdown": "text/markdown",
-    ".html": "text/html",
-    ".htm": "text/html",
-}
-_BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
-
-
-def media_type(path: Path, document: str | None = None) -> str:
-    """What a file is by its content; only kinds of text are told apart by their names.
-
-    Raises DocumentError: missing, corrupt (not what its name says), or unsupported.
-    """
-    name = path.name if document is None else document
-    try:
-        with path.open("rb") as file:
-            head = file.read(8192)
-    except OSError as error:
-        why = "is a folder" if path.is_dir() else f"cannot be read ({error.strerror}): check the path and its rights"
-        raise DocumentError(name, None, Reason.MISSING, why) from error
-    if b"%PDF" in head[:1024]:
-        return "application/pdf"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "image/webp"
-    for magic, kind in _MAGIC:
-        if head.startswith(magic):
-            return kind
-    suffix = path.suffix.lower()
-    is_html = b"<html" in head.lower() or head.lstrip().lower().startswith(b"<!doctype html")
-    if suffix in SUFFIXES and suffix not in _TEXT_SUFFIXES:
-        raise DocumentError(name, None, Reason.CORRUPT, _not_what_it_says(suffix, head, is_html))
-    if b"\x00" in head and not head.startswith(_BOMS):
-        why = "is of a kind that visrag does not read: save it as PDF, or as an image or text"
-        raise DocumentError(name, None, Reason.UNSUPPORTED, why)
-    return _TEXT_SUFFIXES.get(suffix, "text/html" if is_html else "text/plain")
-
-
-def _not_what_it_says(suffix: str, head: bytes, is_html: bool) -> str:
-    if not head:
-        return "is empty (0 bytes): fetch or save it again"
-    if is_html:
-        return f"is an HTML page named {suffix}: fetch the file itself, or name the page .html"
-    return f"does not begin as a {suffix} file does: fetch or save it again"
-
-
-# The side of whoever wants pages.
-
-
-class _Died(Exception):
-    """Raised when the process is gone, hangs, or answers nonsense."""
-
-    def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
-        self.reason, self.message = reason, message
-
-
-_START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from visrag.render import serve; serve(sys.argv[2])"
-
-
-class _Child:
-    """The process: requests in, answers out, in the same order."""
-
-    def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _START, json.dumps(sys.path), str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
-        self._connection = Connection(ours.detach())
-
-    def send(self, request: dict[str, Any]) -> None:
-        """If the process is gone, ``receive`` says so, after the answers that it left."""
-        with contextlib.suppress(OSError):
-            self._connection.send_bytes(json.dumps(request).encode())
-
-    def receive(self, timeout: float) -> tuple[dict[str, Any], bytes]:
-        """The next answer, and the pixels of its picture. Raises _Died."""
-        deadline = time.monotonic() + timeout
-        try:
-            if not self._connection.poll(timeout):
-                raise _Died(Reason.TIMEOUT, f"took longer than {timeout:g} s: raise the limit if it is worth the wait")
-            answer = json.loads(self._connection.recv_bytes(1 << 28))
-            if not isinstance(answer, dict):
-                raise ValueError
-            if not answer.get("size"):
-                return answer, b""
-            if not self._connection.poll(max(1.0, deadline - time.monotonic())):
-                raise _Died(Reason.TIMEOUT, f"took longer than {timeout:g} s")
-            return answer, self._connection.recv_bytes(1 << 31)
-        except (OSError, EOFError, ValueError):
-            raise self._death() from None
-
-    def _death(self) -> _Died:
-        self.close()
-        if self.process.returncode == OVER_MEMORY:
-            return _Died(Reason.TOO_LARGE, "needs more memory than its limit: raise it or split the document")
-        return _Died(Reason.RENDERER_CRASH, "the rendering process died of it")
-
-    def close(self) -> None:
-        """End the process and whatever it started."""
-        self._connection.close()
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)  # does not change the status of one that is dead already
-        self.process.wait()
-
-
 class Renderer:
     """Reads documents in a child process, started on first use. One document at a time; not for several threads.
 
@@ -203,7 +67,7 @@ class Renderer:
     """
 
     def __init__(self) -> None:
-        self._child: _Child | None = None
+        self._child: Child | None = None
         self._ids = itertools.count(1)
         self.turn: object = None  # whose answers come next; what others asked for is lost
 
@@ -237,18 +101,18 @@ class Renderer:
         kind = kind or media_type(path, document)
         job = _Job(str(path), document, kind, options.renderer, options)
         try:
-            count = self._opened(job)
+            answer = self._opened(job)
         except DocumentError as error:
             other = job.with_poppler()
             if other is None or error.reason not in _TRY_TO_OPEN:
                 raise
             try:
-                count, job = self._opened(other), other
+                answer, job = self._opened(other), other
             except (DocumentError, UsageError) as second:
                 if isinstance(second, DocumentError) and second.reason is Reason.PASSWORD:
                     raise
                 raise error from None
-        return OpenedDocument(self, job, *count)
+        return OpenedDocument(self, job, answer)
 
     def page_image(
         self, path: Path, number: int, side: int, options: RenderOptions | None = None, kind: str | None = None
@@ -263,34 +127,34 @@ class Renderer:
     def ask(self, request: dict[str, Any]) -> int:
         """Send a request, return its id."""
         if self._child is None:
-            self._child = _Child()
+            self._child = Child()
         number = next(self._ids)
         self._child.send({"id": number, **request})
         return number
 
     def answer(self, number: int, timeout: float) -> tuple[dict[str, Any], bytes]:
-        """The answer to request ``number``; answers to others are dropped. Raises _Died."""
+        """The answer to request ``number``; answers to others are dropped. Raises Died."""
         if self._child is None:
-            raise _Died(Reason.RENDERER_CRASH, "the rendering process was ended")
+            raise Died(Reason.RENDERER_CRASH, "the rendering process was ended")
         try:
             while True:
                 answer, pixels = self._child.receive(timeout)
                 if answer.get("id") == number:
                     return answer, pixels
-        except _Died:
+        except Died:
             self.close()
             raise
 
-    def _opened(self, job: _Job) -> tuple[int, str]:
-        """The number of pages and the renderer's name. Raises DocumentError, UsageError."""
+    def _opened(self, job: _Job) -> dict[str, Any]:
+        """The answer for a document that could be opened. Raises DocumentError, UsageError."""
         self.turn = None
         try:
             answer, _ = self.answer(self.ask(job.request("open")), job.options.page_timeout)
-        except _Died as died:
+        except Died as died:
             raise DocumentError(job.document, None, died.reason, died.message) from None
         if (error := _error(answer, job.document, None)) is not None:
             raise error
-        return answer["pages"], answer["renderer"]
+        return answer
 
 
 # When the second renderer is tried. Not for a page that pdfium cannot find: poppler may number pages otherwise.
@@ -320,12 +184,16 @@ class _Job:
 class OpenedDocument:
     """A document that was opened: iterate over it for its pages, in order; a page that fails is a DocumentError.
 
-    ``pages``: how many it has. ``renderer``: what reads it (pdfium, poppler, pillow, layout).
+    ``pages``: how many it has. ``renderer``: what reads it (pdfium, poppler, pillow, layout). ``locked``: it took a
+    password; each of its pages comes with its picture, whatever the options, as it cannot be made again without.
     """
 
-    def __init__(self, owner: Renderer, job: _Job, pages: int, renderer: str) -> None:
+    def __init__(self, owner: Renderer, job: _Job, opened: dict[str, Any]) -> None:
         self._owner, self._job = owner, job
-        self.pages, self.renderer, self.media_type = pages, renderer, job.media_type
+        self.media_type = job.media_type
+        self.pages: int = opened["pages"]
+        self.renderer: str = opened["renderer"]
+        self.locked: bool = opened["locked"]
 
     def __iter__(self) -> Iterator[Page | DocumentError]:
         return self.read(range(1, self.pages + 1))
@@ -348,7 +216,7 @@ class OpenedDocument:
             try:
                 answer, pixels = self._owner.answer(request, self._job.options.page_timeout)
                 result = _error(answer, self._job.document, number) or _page(answer, pixels)
-            except _Died as died:
+            except Died as died:
                 result = DocumentError(self._job.document, number, died.reason, died.message)
             asked.popleft()
             yield self._second_try(number, result) if isinstance(result, DocumentError) else result
@@ -387,7 +255,7 @@ class OpenedDocument:
         self._owner.turn = None
         try:
             answer, pixels = self._owner.answer(self._owner.ask(request), self._job.options.page_timeout)
-        except _Died as died:
+        except Died as died:
             return DocumentError(self._job.document, number, died.reason, died.message)
         return _error(answer, self._job.document, number) or (answer, pixels)
 
@@ -411,100 +279,3 @@ def _picture(pixels: bytes, width: int, height: int) -> Image:
     from PIL import Image
 
     return Image.frombytes("RGB", (width, height), pixels)
-
-
-# The side of the process that reads.
-
-
-def serve(descriptor: str) -> NoReturn:
-    """What the child runs: answer requests until the other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection = Connection(int(descriptor))
-    limit = [0]
-    threading.Thread(target=_watch, args=(int(descriptor), limit), daemon=True).start()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    opened: tuple[dict[str, Any], Source] | None = None
-    while True:
-        try:
-            request = json.loads(connection.recv_bytes())
-        except (OSError, EOFError):
-            os._exit(0)
-        job = request["job"]
-        limit[0] = job["options"]["memory"]
-        pixels = b""
-        try:
-            if opened is None or opened[0] != job or request["do"] == "open":
-                if opened is not None:
-                    opened[1].close()
-                    opened = None
-                opened = job, _open(job)
-            answer, pixels = _do(request, opened[1])
-        except DocumentError as error:
-            answer = {"reason": error.reason, "message": error.message}
-        except UsageError as error:
-            answer = {"usage": str(error)}
-        except MemoryError:
-            answer = {"reason": Reason.TOO_LARGE, "message": "needs more memory than there is"}
-        except Exception as error:  # whatever a library raises for one page must not end the others
-            what = f"cannot be read ({type(error).__name__}: {error})"
-            answer = {"reason": Reason.CORRUPT, "message": what}
-        connection.send_bytes(json.dumps({"id": request["id"], **answer}).encode())
-        if pixels:
-            connection.send_bytes(pixels)
-
-
-def _watch(descriptor: int, limit: list[int]) -> None:
-    """End this process, and what it started, when the other end is closed; itself when it is over ``limit`` bytes."""
-    hangup = select.poll()
-    hangup.register(descriptor, 0)
-    page = os.sysconf("SC_PAGE_SIZE")
-    statm = Path("/proc/self/statm")
-    while not hangup.poll(200):
-        if limit[0] and statm.exists() and int(statm.read_text().split()[1]) * page > limit[0]:
-            os._exit(OVER_MEMORY)
-    os.killpg(0, signal.SIGKILL)
-
-
-def _open(job: dict[str, Any]) -> Source:
-    """Open a document. Raises DocumentError, UsageError."""
-    path, document, kind, options = Path(job["path"]), job["document"], job["media_type"], job["options"]
-    if kind == "application/pdf":
-        from .pdf import PdfiumDocument, PopplerDocument
-
-        reader = PdfiumDocument if job["renderer"] == "pdfium" else PopplerDocument
-        return reader(path, document, options["passwords"])
-    if kind.startswith("image/"):
-        from .ocr import ImageDocument
-
-        return ImageDocument(path, document, options["max_pixels"])
-    from .layout import LaidOutDocument
-
-    return LaidOutDocument(path, document, kind)
-
-
-def _do(request: dict[str, Any], source: Source) -> tuple[dict[str, Any], bytes]:
-    """The answer to one request: its fields, and the pixels of a picture."""
-    number, options = request["number"], request["job"]["options"]
-    if request["do"] == "open":
-        return {"pages": source.pages, "renderer": source.renderer}, b""
-    if request["do"] == "picture":
-        picture = source.picture(number, request["side"])
-        return {"size": picture.size}, picture.tobytes()
-    page, pixels, size = _read(source, number, options)
-    values = {name: getattr(page, name) for name in ("number", "width", "height", "text", "text_source", "drawn")}
-    words = [(word.text, word.start, word.boxes) for word in page.words]
-    return {"page": {**values, "words": words}, "size": size}, pixels
-
-
-def _read(source: Source, number: int, options: dict[str, Any]) -> tuple[Page, bytes, tuple[int, int] | None]:
-    """A page, and the pixels and size of its picture where it is wanted."""
-    if options["ocr"] == "off" or source.renderer == "layout":
-        page, _ = source.content(number)
-    else:
-        from .ocr import with_ocr
-
-        page = with_ocr(source, number, options["ocr"] == "always", options["threads"])
-    if options["image"] == "none" or (options["image"] == "drawn" and page.drawn <= DRAWN_THRESHOLD):
-        return page, b"", None
-    picture = source.picture(number, options["image_side"])
-    return page, picture.tobytes(), picture.size

@@ -1,0 +1,96 @@
+"""The models of an index: which it was made with, and that those in use are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from .calibration import calibrate
+from .encode import Encoder
+from .encode.checkpoint import DEFAULT_MODEL
+from .encode.text import TextEncoder
+from .encode.vision import load_vision
+from .errors import IndexMismatch
+from .ingest import Encoders
+from .records import FULLTEXT, Leg, QueryVectors
+from .store import Store
+
+FORMAT = 1  # of the settings that an index keeps
+CANARY = "How many visitors did the museum have in 2019, compared with 1987?"
+CANARY_COSINE = 0.999  # a canary's vectors must be at least this near to those of the index
+
+
+class Models:
+    """The encoders of one index, loaded when they are first needed.
+
+    ``text``, ``vision``: the models that are asked for; None for those that the index was made with (a new one: the
+    default text model, and no vision model). The settings of the index keep their names, legs, chance levels and the
+    vectors of a fixed question, the canary.
+    """
+
+    def __init__(self, text: str | None, vision: str | None, device: str | None) -> None:
+        self._wanted = {"text": text, "vision": vision}
+        self._device = device
+        self._encoders: dict[str, Encoder] = {}
+
+    def for_ingest(self, store: Store) -> Encoders:
+        """The encoders; what is new of them is written into the settings. Raises IndexMismatch, EncoderError."""
+        settings = store.settings() or {"format": FORMAT, "models": {}, "legs": [], "levels": {}, "canaries": {}}
+        kinds = ["text", "vision"] if self._wanted["vision"] or "vision" in settings["models"] else ["text"]
+        for kind in kinds:
+            encoder = self._encoder(kind, settings)
+            if kind not in settings["models"]:
+                settings["models"][kind] = self._wanted[kind] or DEFAULT_MODEL
+                settings["legs"] += [asdict(leg) for leg in encoder.legs]
+                settings["levels"].update(calibrate(encoder))
+                settings["canaries"].update(_canaries(encoder))
+                store.write_settings(settings)
+        return Encoders(self._encoders["text"], self._encoders.get("vision"), settings["levels"])
+
+    def encode(self, question: str, store: Store) -> dict[str, QueryVectors]:
+        """The question's vectors by leg. Raises IndexMismatch, EncoderError."""
+        settings = store.settings()
+        queries: dict[str, QueryVectors] = {}
+        for kind in settings.get("models", {}):
+            queries.update(self._encoder(kind, settings).encode_query(question))
+        return queries
+
+    def _encoder(self, kind: str, settings: Mapping[str, Any]) -> Encoder:
+        if kind not in self._encoders:
+            kept = settings["models"].get(kind)
+            model = self._wanted[kind] or kept or DEFAULT_MODEL
+            encoder = TextEncoder.load(model, self._device) if kind == "text" else load_vision(model, self._device)
+            if kept is not None:
+                _check(encoder, settings, kept)
+            self._encoders[kind] = encoder
+        return self._encoders[kind]
+
+
+def legs(store: Store) -> list[Leg]:
+    """The legs of an index, full text last."""
+    return [*(Leg(**leg) for leg in store.settings().get("legs", [])), FULLTEXT]
+
+
+def _canaries(encoder: Encoder) -> dict[str, Any]:
+    """The canary's vectors by leg, as lists."""
+    query = encoder.encode_query(CANARY)
+    return {leg.name: np.round(query[leg.name].vectors, 6).tolist() for leg in encoder.legs}
+
+
+def _check(encoder: Encoder, settings: Mapping[str, Any], model: str) -> None:
+    """Raises IndexMismatch where an encoder is not the one that the index was made with."""
+    known = {leg["name"]: leg["fingerprint"] for leg in settings["legs"]}
+    cure = f"use the model that it was made with ({model}), or ingest into a new index"
+    for leg in encoder.legs:
+        if known.get(leg.name) != leg.fingerprint:
+            raise IndexMismatch(f"the index was made with other weights or settings than {leg.encoder}'s: {cure}")
+    for name, vectors in _canaries(encoder).items():
+        before, now = np.array(settings["canaries"][name]), np.array(vectors)
+        cosine = -1.0
+        if before.shape == now.shape:
+            cosine = float((before * now).sum() / (np.linalg.norm(before) * np.linalg.norm(now)))
+        if cosine < CANARY_COSINE:
+            raise IndexMismatch(f"{model} gives other vectors here than when the index was made: {cure}")

@@ -1,0 +1,164 @@
+"""What the commands print: progress, hits, tables."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+    from .index import Hit
+    from .ingest import Progress, Source, Summary
+    from .records import Failure
+
+
+class _IngestBar:
+    """An ingest's progress by bytes, so that the time left is known before every document has been opened."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+        self._task: Any = None
+        self._pages = 0
+        self._told: dict[str, float] = {}
+
+    def start(self, size: int) -> None:
+        self._task = self._bar.add_task("", total=size or None, pages=0)
+
+    def page(self, source: Source, pages: int) -> None:
+        self._pages += 1
+        share = source.size / pages if pages else 0.0
+        self._told[source.name] = self._told.get(source.name, 0.0) + share
+        self._bar.update(self._task, advance=share, pages=self._pages, description=source.name)
+
+    def finish(self, source: Source) -> None:
+        self._bar.update(self._task, advance=source.size - self._told.pop(source.name, 0.0))
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A progress bar on standard error: what is being read, pages, pages/s, time left. Nothing where that is no
+    terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            pages, seconds = task.fields.get("pages", 0), task.elapsed or 0.0
+            return Text(f"{pages} pages, {pages / seconds if seconds else 0:.1f}/s")
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), TaskProgressColumn(), Rate(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        yield _IngestBar(bar)
+
+
+def print_ingest(summary: Summary, as_json: bool) -> None:
+    """Print what an ingest did."""
+    if as_json:
+        click.echo(json.dumps(_summary_dict(summary), ensure_ascii=False))
+    else:
+        print_summary(summary)
+
+
+def _summary_dict(summary: Summary) -> dict[str, Any]:
+    rate = summary.pages / summary.seconds if summary.seconds else 0.0
+    return {
+        "documents": summary.documents,
+        "pages": summary.pages,
+        "unchanged": summary.unchanged,
+        "removed": summary.removed,
+        "seconds": round(summary.seconds, 2),
+        "pages_per_s": round(rate, 2),
+        "peak_memory_mb": summary.peak_memory_mb,
+        "failures": failure_rows(summary.failures),
+    }
+
+
+def print_summary(summary: Summary) -> None:
+    parts = [f"{summary.documents} documents ingested, {summary.pages} pages in {summary.seconds:.1f} s"]
+    parts += [f"{summary.unchanged} unchanged"] if summary.unchanged else []
+    parts += [f"{summary.removed} removed"] if summary.removed else []
+    click.echo(", ".join(parts), err=True)
+    if summary.failures:
+        print_rows(failure_rows(summary.failures), as_json=False)
+
+
+def failure_rows(failures: Iterable[Failure]) -> list[dict[str, Any]]:
+    return [{"document": f.document, "page": f.page, "reason": f.reason, "message": f.message} for f in failures]
+
+
+def print_hits(hits: Sequence[Hit]) -> None:
+    if not hits:
+        click.echo("nothing found", err=True)
+    for hit in hits:
+        head = f"{hit.document}, page {hit.page}"
+        click.echo(f"{hit.rank:2}  {hit.score:6.3f}  {click.style(head, bold=True)}")
+        if hit.snippet:
+            click.echo(f"            {hit.snippet}")
+
+
+def print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+    """Rows with the same keys, as a JSON list or as a table."""
+    if as_json:
+        click.echo(json.dumps(rows, ensure_ascii=False))
+        return
+    if not rows:
+        click.echo("none", err=True)
+        return
+    cells = [[str(key) for key in rows[0]]] + [[_cell(value) for value in row.values()] for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    for row in cells:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{key}={item}" for key, item in value.items())
+    return "" if value is None else str(value)
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """An evaluation as a table: a row for all questions, one a scope and one a type."""
+    rows = [{"questions of": "all", **report}]
+    rows += [{"questions of": f"scope {name}", **row} for name, row in report.get("by_scope", {}).items()]
+    rows += [{"questions of": f"type {name}", **row} for name, row in report.get("by_type", {}).items()]
+    keys = ["questions of", "questions", "ndcg@5", "ndcg@10", "recall@1", "recall@5", "mrr"]
+    latency = "latency_ms"
+    print_rows(
+        [
+            {
+                **{key: _figure(row.get(key)) for key in keys},
+                "p50 ms": row[latency]["p50"],
+                "p95 ms": row[latency]["p95"],
+            }
+            for row in rows
+            if latency in row
+        ],
+        as_json=False,
+    )
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def since_start() -> float:
+    """Seconds since this process was started."""
+    import psutil
+
+    return time.time() - float(psutil.Process().create_time())

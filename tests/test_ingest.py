@@ -15,9 +15,10 @@ from PIL import Image, ImageDraw, ImageFont
 from visrag import Index, IngestSettings, NotFound, UsageError
 from visrag.encode.text import TextEncoder
 from visrag.errors import EncoderError
-from visrag.ingest import Encoders, Silent, Source, find_sources, ingest
+from visrag.ingest import Encoders, Silent, ingest
 from visrag.records import Page, PageRef, PatchVectors, QueryVectors
 from visrag.settings import RendererName
+from visrag.sources import Source, find_sources
 from visrag.store.local import LocalStore
 
 NO_OCR = IngestSettings(ocr="off", jobs=1)
@@ -262,6 +263,23 @@ def test_pages_of_a_locked_document_are_routed_as_others_and_all_their_pictures_
         assert ingest(store, Encoders(encoder, vision, levels), find_sources([file]), settings).failures == []
         assert vision.seen == [2]
         assert all(store.image_path(PageRef("a.pdf", number)) for number in (1, 2, 3))
+
+
+class Rewriting(Silent):
+    """Rewrites a file when its first page is done."""
+
+    def page(self, source: Source, pages: int) -> None:
+        pdf(source.path, "another", "content", "altogether")
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_half_of_each(index: Index, tmp_path: Path) -> None:
+    file = pdf(tmp_path / "a.pdf", "walrus", "heron")
+    with index:
+        (failure,) = index.ingest(file, progress=Rewriting(), settings=NO_OCR).failures
+        assert (failure.page, failure.reason) == (None, "missing")
+        assert "while it was read" in failure.message
+        assert found(index, "walrus") == []
+        assert index.ingest(file, settings=NO_OCR).pages == 3
 
 
 class Interrupting(Silent):

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from .errors import UsageError
-from .ingest import Progress, Source
+from .ingest import Progress
 from .settings import Rank
+from .sources import Source
 
 if TYPE_CHECKING:
     from .index import Index

@@ -129,7 +129,8 @@ class Index:
         ``sync``: documents that came from these folders and whose files have gone are removed. A file or page that
         fails is in the summary and in ``failures()``; the rest goes on. Raises UsageError, StoreError, EncoderError.
         """
-        from .ingest import find_sources, ingest
+        from .ingest import ingest
+        from .sources import find_sources
 
         folders = [Path(path) for path in paths]
         sources = find_sources(folders)
@@ -175,7 +176,8 @@ class Index:
 
         One whose file has gone stays as it is, and is among the failures of the summary.
         """
-        from .ingest import Source, ingest
+        from .ingest import ingest
+        from .sources import Source
 
         store = self._store()
         sources, gone = [], []

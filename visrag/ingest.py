@@ -8,37 +8,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import queue
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, Self, TypeAlias
+from typing import Protocol
 
+from .ahead import Ended, Opened, Rendered, Rendering
 from .calibration import Level, chance_level
 from .encode import Encoder
-from .errors import DocumentError, EncoderError, Reason, UsageError
+from .errors import DocumentError, EncoderError, Reason
 from .memory import peak_memory
 from .records import Document, EncodedPage, Failure, Page, PatchVectors
-from .render import DRAWN_THRESHOLD, SUFFIXES, Renderer, RenderOptions
+from .render import DRAWN_THRESHOLD, RenderOptions
 from .settings import IngestSettings
+from .sources import Source
 from .store import Generation
 from .store.local import LocalStore
 
 PAGES_VERSION = 1  # raised when the same file gives other pages than before
-AHEAD = 48  # rendered pages that may wait for the encoder
 BATCH = 32  # pages encoded together
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A file and the name that it gets in the index."""
-
-    path: Path
-    name: str
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,60 +79,6 @@ class Summary:
     seconds: float = 0.0
     peak_memory_mb: int = 0
     failures: list[Failure] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    source: Source
-    pages: int
-    media_type: str
-    renderer: str
-    locked: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Rendered:
-    source: Source
-    page: Page | DocumentError
-
-
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    source: Source
-    error: DocumentError | None
-
-
-_Message: TypeAlias = _Opened | _Rendered | _Ended | BaseException
-
-
-def find_sources(paths: Sequence[Path]) -> list[Source]:
-    """The files to ingest, folders walked in order of name.
-
-    A file in a folder is named by its path under that folder, else by its own name. Raises UsageError for a
-    path that does not exist and for two files that would get the same name.
-    """
-    found: dict[str, Source] = {}
-    for path in paths:
-        if not path.exists():
-            raise UsageError(f"{path}: no such file or folder")
-        files = [(path, path.name)]
-        if path.is_dir():
-            files = [
-                (file, file.relative_to(path).as_posix()) for file in sorted(path.rglob("*")) if _wanted(file, path)
-            ]
-        for file, name in files:
-            if name in found and found[name].path.resolve() != file.resolve():
-                raise UsageError(
-                    f"{file} and {found[name].path} would both be named {name}: "
-                    "ingest the folder above them, so that their names tell them apart"
-                )
-            found[name] = Source(file, name, file.stat().st_size if file.exists() else 0)
-    return list(found.values())
-
-
-def _wanted(file: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    return file.is_file() and file.suffix.lower() in SUFFIXES and not hidden
 
 
 def ingest(
@@ -205,6 +141,8 @@ class _Run:
         self._open: dict[str, tuple[Generation, int]] = {}
         self._locked: set[str] = set()  # documents of which the pictures are kept
         self._waiting: list[tuple[Source, Page]] = []
+        self._ending: list[tuple[Source, DocumentError | None]] = []
+        self._stamps: dict[str, tuple[int, int] | None] = {}
         self.summary = Summary()
 
     def run(self, sources: Sequence[Source], again: bool) -> Summary:
@@ -212,7 +150,7 @@ class _Run:
         todo = [source for source in sources if self._changed(source) or again]
         self.summary.unchanged = len(sources) - len(todo)
         self._progress.start(sum(source.size for source in todo))
-        with _Rendering(todo, self._settings, self._render_options()) as rendering:
+        with Rendering(todo, self._settings, self._render_options()) as rendering:
             try:
                 self._consume(rendering, len(todo))
             finally:
@@ -235,6 +173,7 @@ class _Run:
     def _changed(self, source: Source) -> bool:
         """Whether a source is not in the index as it is now. Takes its hash."""
         content = ""
+        self._stamps[source.name] = _stamp(source.path)
         with suppress(OSError), source.path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         self._contents[source.name] = content
@@ -246,28 +185,26 @@ class _Run:
         same = (known.content, known.settings, known.tags) == (content, self._settings_hash, tags)
         return not same or locked
 
-    def _consume(self, rendering: _Rendering, count: int) -> None:
-        while count:
-            match rendering.next(wait=not self._waiting):
+    def _consume(self, rendering: Rendering, count: int) -> None:
+        while self.summary.documents < count:
+            match rendering.next(wait=not self._waiting and not self._ending):
                 case None:
                     self._flush()
-                case _Opened(source, pages, kind, renderer, locked):
+                case Opened(source, pages, kind, renderer, locked):
                     self._begin(source, pages, kind, renderer)
                     if locked:
                         self._locked.add(source.name)
-                case _Rendered(source, Page() as page):
+                case Rendered(source, Page() as page):
                     self._waiting.append((source, page))
-                    if len(self._waiting) >= BATCH:
-                        self._flush()
-                case _Rendered(source, DocumentError() as error):
+                case Rendered(source, DocumentError() as error):
                     self._fail(source, error)
                     self._progress.page(source, self._open[source.name][1])
-                case _Ended(source, error):
-                    self._flush()
-                    self._end(source, error)
-                    count -= 1
+                case Ended(source, error):
+                    self._ending.append((source, error))
                 case BaseException() as error:
                     raise error
+            if len(self._waiting) >= BATCH:
+                self._flush()
 
     def _begin(self, source: Source, pages: int, media_type: str, renderer: str) -> None:
         known = self._store.document(source.name) if self._tags is None else None
@@ -289,6 +226,12 @@ class _Run:
         self.summary.failures.append(Failure(source.name, error.page, error.reason, error.message))
 
     def _end(self, source: Source, error: DocumentError | None) -> None:
+        """Make a document visible, all of whose pages are in."""
+        if error is None and self._stamps[source.name] != _stamp(source.path):
+            self._store.abandon(self._open.pop(source.name)[0])
+            self._contents[source.name] = ""
+            why = "was changed or removed while it was read: ingest it again"
+            error = DocumentError(source.name, None, Reason.MISSING, why)
         if source.name not in self._open:
             self._begin(source, 0, "", "")
         if error is not None:
@@ -302,7 +245,7 @@ class _Run:
         self._progress.finish(source)
 
     def _flush(self) -> None:
-        """Encode and store the pages that wait."""
+        """Encode and store the pages that wait, then end the documents whose last page was among them."""
         waiting, self._waiting = self._waiting, []
         encoded = self._encode([page for _, page in waiting])
         by_source: dict[str, list[EncodedPage]] = {}
@@ -310,10 +253,8 @@ class _Run:
             if isinstance(legs, EncoderError):
                 self._fail(source, DocumentError(source.name, page.number, Reason.ENCODER, str(legs)))
             else:
-                chance = {
-                    name: chance_level(self._encoders.levels[name], len(found.vectors)) for name, found in legs.items()
-                }
-                by_source.setdefault(source.name, []).append(EncodedPage(page, legs, chance))
+                found = EncodedPage(page, legs, self._encoders.chance(legs))
+                by_source.setdefault(source.name, []).append(found)
         for name, pages in by_source.items():
             generation, _ = self._open[name]
             self._store.add_pages(generation, pages)
@@ -322,6 +263,8 @@ class _Run:
             self.summary.pages += len(pages)
         for source, _ in waiting:
             self._progress.page(source, self._open[source.name][1])
+        while self._ending:
+            self._end(*self._ending.pop(0))
 
     def _keep_pictures(self, generation: Generation, pages: Sequence[Page]) -> None:
         """For pages whose picture cannot be made again."""
@@ -363,66 +306,13 @@ def _encode_each(encoder: Encoder, pages: Sequence[Page]) -> list[Mapping[str, P
         return [result for page in pages for result in _encode_each(encoder, [page])]
 
 
-class _Rendering:
-    """Threads that each own a rendering process, and the bounded queue of what they made."""
-
-    def __init__(self, todo: Sequence[Source], settings: IngestSettings, options: RenderOptions) -> None:
-        self._todo = iter(todo)
-        self._next = threading.Lock()
-        self._options = options
-        self._made: queue.Queue[_Message] = queue.Queue(AHEAD)
-        self._stop = threading.Event()
-        count = min(settings.jobs, len(todo))
-        self._threads = [threading.Thread(target=self._work, name=f"render-{i}", daemon=True) for i in range(count)]
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def next(self, wait: bool) -> _Message | None:
-        """What was made next; None where nothing is there and ``wait`` is false."""
-        try:
-            return self._made.get(block=wait)
-        except queue.Empty:
-            return None
-
-    def _work(self) -> None:
-        try:
-            with Renderer() as renderer:
-                while not self._stop.is_set():
-                    with self._next:
-                        source = next(self._todo, None)
-                    if source is None:
-                        return
-                    self._put(self._render(renderer, source))
-        except BaseException as error:  # a fault of ours: raised again in the main thread
-            self._put(iter([error]))
-
-    def _put(self, messages: Iterator[_Message]) -> None:
-        for message in messages:
-            while not self._stop.is_set():
-                with suppress(queue.Full):
-                    self._made.put(message, timeout=0.1)
-                    break
-            if self._stop.is_set():
-                return
-
-    def _render(self, renderer: Renderer, source: Source) -> Iterator[_Message]:
-        try:
-            document = renderer.pages(source.path, source.name, self._options)
-            yield _Opened(source, document.pages, document.media_type, document.renderer, document.locked)
-            for page in document:
-                yield _Rendered(source, page)
-        except DocumentError as error:
-            yield _Ended(source, error)
-        else:
-            yield _Ended(source, None)
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """A file's size and time of change, None where it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def _settings_hash(encoders: Encoders, settings: IngestSettings) -> str:

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
     from .index import Hit
-    from .ingest import Progress, Source, Summary
+    from .ingest import Progress, Summary
     from .records import Failure
+    from .sources import Source
 
 
 class _IngestBar:

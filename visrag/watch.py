@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from .ingest import Source, find_sources
+from .sources import Source, find_sources
 
 SETTLED = 2.0  # seconds for which a file must not have changed to count as complete
 INTERVAL = 0.5  # seconds between two looks

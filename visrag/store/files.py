@@ -83,7 +83,7 @@ class Files:
 
     def delete_unused(self, originals: Iterable[str], images: Iterable[str]) -> None:
         """Delete those of these files that no document uses. The database's lock keeps a document from beginning to."""
-        originals, images = list(originals), list(images)
+        originals, images = [name for name in originals if name], list(images)  # "": a file that could not be read
         if not originals and not images:
             return
         with self._database.write() as connection:

@@ -280,6 +280,9 @@ def test_a_file_that_changes_while_it_is_read_is_not_half_of_each(index: Index, 
         assert "while it was read" in failure.message
         assert found(index, "walrus") == []
         assert index.ingest(file, settings=NO_OCR).pages == 3
+        (failure,) = index.ingest(pdf(file, "heron"), progress=Rewriting(), settings=NO_OCR).failures
+        assert failure.reason == "missing"
+        assert index.documents()[0].indexed == 3  # what was there is still there
 
 
 class Interrupting(Silent):

@@ -226,12 +226,21 @@ class _Run:
         self.summary.failures.append(Failure(source.name, error.page, error.reason, error.message))
 
     def _end(self, source: Source, error: DocumentError | None) -> None:
-        """Make a document visible, all of whose pages are in."""
+        """Make a document visible, all of whose pages are in. One whose file has gone stays as it was."""
         if error is None and self._stamps[source.name] != _stamp(source.path):
             self._store.abandon(self._open.pop(source.name)[0])
             self._contents[source.name] = ""
             why = "was changed or removed while it was read: ingest it again"
             error = DocumentError(source.name, None, Reason.MISSING, why)
+        known = self._store.document(source.name)
+        if error is not None and error.reason is Reason.MISSING and known is not None and known.indexed:
+            self.summary.failures.append(Failure(source.name, None, error.reason, error.message))
+        else:
+            self._commit(source, error)
+        self.summary.documents += 1
+        self._progress.finish(source)
+
+    def _commit(self, source: Source, error: DocumentError | None) -> None:
         if source.name not in self._open:
             self._begin(source, 0, "", "")
         if error is not None:
@@ -241,8 +250,6 @@ class _Run:
             self._store.put_original(source.path, self._contents[source.name], self._settings.link)
         self._store.commit(generation, pages)
         del self._open[source.name]
-        self.summary.documents += 1
-        self._progress.finish(source)
 
     def _flush(self) -> None:
         """Encode and store the pages that wait, then end the documents whose last page was among them."""

@@ -51,7 +51,10 @@ class Outcome:
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Questions from a JSONL file; README.md, "Evaluate", gives its form. Raises UsageError, naming the line."""
+    """Questions from a JSONL file, in the form that README.md gives ("How good the answers are").
+
+    Raises UsageError, naming the line.
+    """
     questions = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -80,7 +80,8 @@ class TokenMaps:
             chosen = np.array([len(name) > 1 and name in wanted for name in known])
         chosen &= self.weights > 0
         if not chosen.any():
-            raise UsageError(f"the question has no token {token}; it has: {', '.join(dict.fromkeys(known))}")
+            counted = dict.fromkeys(name for name, weight in zip(known, self.weights, strict=True) if weight > 0)
+            raise UsageError(f"the question has no token {token}; it has: {', '.join(counted)}")
         return chosen.astype(np.float32)
 
 

@@ -151,7 +151,9 @@ class Index:
         gone = [
             document.name
             for document in self.documents()
-            if document.name not in present and any(Path(document.path).is_relative_to(root) for root in roots)
+            if document.name not in present
+            and any(Path(document.path).is_relative_to(root) for root in roots)
+            and _gone(Path(document.path))
         ]
         for name in gone:
             self.remove(name)
@@ -177,15 +179,15 @@ class Index:
         One whose file has gone stays as it is, and is among the failures of the summary.
         """
         from .ingest import ingest
-        from .sources import Source
+        from .sources import Source, size_of
 
         store = self._store()
         sources, gone = [], []
         for name in sorted({failure.document for failure in store.failures()}):
             document = store.document(name)
             path = Path(document.path) if document is not None else Path()
-            if path.is_file():
-                sources.append(Source(path, name, path.stat().st_size))
+            if not _gone(path):
+                sources.append(Source(path, name, size_of(path)))
             else:
                 message = f"its file {path} has gone: put it back, or remove the document"
                 gone.append(Failure(name, None, Reason.MISSING, message))
@@ -225,8 +227,7 @@ class Index:
         """As ``search``, with the time that each step took."""
         from .search import search
 
-        if not question.strip():
-            raise UsageError("the question is empty")
+        question = _checked(question)
         clock = _Clock()
         store = self._store()
         for name in documents or ():
@@ -255,7 +256,7 @@ class Index:
         ``token``: the map of one token of the question. Raises NotFound for the page, UsageError for the token.
         """
         ref = PageRef(document, page)
-        queries = self._encode(question)
+        queries = self._encode(_checked(question))
         maps = self._maps(queries, ref)
         image = self.page_image(document, page, side)
         if maps is None:
@@ -332,6 +333,21 @@ def _read_image(path: Path, side: int) -> Image:
     with images.open(path) as stored:
         scale = side / max(stored.size)
         return stored.convert("RGB").resize([max(1, round(edge * scale)) for edge in stored.size])
+
+
+def _checked(question: str) -> str:
+    """A question as it can be encoded. Raises UsageError where it is empty."""
+    if not question.strip():
+        raise UsageError("the question is empty")
+    return question.encode("utf-8", "replace").decode()  # bytes of a terminal that are no UTF-8
+
+
+def _gone(path: Path) -> bool:
+    """Whether a file is known not to be there: not one in a folder that may not be read."""
+    try:
+        return not path.is_file()
+    except OSError:
+        return False
 
 
 def _snippet(regions: Sequence[Region], text: str) -> str:

@@ -215,7 +215,7 @@ class _Run:
             media_type=media_type,
             tags=known.tags if known is not None else self._tags or {},
             pages=pages,
-            path=str(source.path.resolve()),
+            path=str(source.path.resolve()).encode("utf-8", "replace").decode(),
             renderer=renderer,
         )
         self._open[source.name] = (self._store.begin(document), pages)

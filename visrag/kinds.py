@@ -39,7 +39,8 @@ def media_type(path: Path, document: str | None = None) -> str:
         with path.open("rb") as file:
             head = file.read(8192)
     except OSError as error:
-        why = "is a folder" if path.is_dir() else f"cannot be read ({error.strerror}): check the path and its rights"
+        why = f"cannot be read ({error.strerror}): check the path and its rights"
+        why = "is a folder" if isinstance(error, IsADirectoryError) else why
         raise DocumentError(name, None, Reason.MISSING, why) from error
     if b"%PDF" in head[:1024]:
         return "application/pdf"

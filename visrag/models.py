@@ -42,12 +42,18 @@ class Models:
         kinds = ["text", "vision"] if self._wanted["vision"] or "vision" in settings["models"] else ["text"]
         for kind in kinds:
             encoder = self._encoder(kind, settings)
-            if kind not in settings["models"]:
-                settings["models"][kind] = self._wanted[kind] or DEFAULT_MODEL
-                settings["legs"] += [asdict(leg) for leg in encoder.legs]
-                settings["levels"].update(calibrate(encoder))
-                settings["canaries"].update(_canaries(encoder))
-                store.write_settings(settings)
+            if kind in settings["models"]:
+                continue
+            levels, canaries = calibrate(encoder), _canaries(encoder)
+            settings = store.settings() or settings
+            if kind in settings["models"]:  # by another process, meanwhile
+                _check(encoder, settings, settings["models"][kind])
+                continue
+            settings["models"][kind] = self._wanted[kind] or DEFAULT_MODEL
+            settings["legs"] += [asdict(leg) for leg in encoder.legs]
+            settings["levels"].update(levels)
+            settings["canaries"].update(canaries)
+            store.write_settings(settings)
         return Encoders(self._encoders["text"], self._encoders.get("vision"), settings["levels"])
 
     def encode(self, question: str, store: Store) -> dict[str, QueryVectors]:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from visrag import Index
+from visrag.blas import one_blas_thread
 from visrag.encode.text import TextEncoder
 from visrag.evaluate import Outcome, Question, cache_folder, evaluate, read_beir, read_questions
 from visrag.ingest import Silent
@@ -100,7 +101,8 @@ def exact(texts: dict[str, str]) -> Ranker:
 
     def rank(q: Question, k: int) -> list[object]:
         query = encoder.encode_query(q.text)["tokens"]
-        scores = np.array([query.weights @ (query.vectors @ found.T).max(axis=1) for found in vectors])
+        with one_blas_thread():
+            scores = np.array([query.weights @ (query.vectors @ found.T).max(axis=1) for found in vectors])
         return [names[i] for i in np.argsort(-scores, kind="stable")[:k]]
 
     return rank

@@ -93,7 +93,7 @@ _read_options = _options(
     click.option("--jobs", type=click.IntRange(1), help="Rendering processes. [default: one a core, up to 4]"),
     click.option(
         "--page-timeout",
-        type=click.FloatRange(min=0, min_open=True),
+        type=click.FloatRange(0, 86_400, min_open=True),
         default=60.0,
         show_default=True,
         metavar="SECONDS",

@@ -232,6 +232,8 @@ class _Run:
             self._contents[source.name] = ""
             why = "was changed or removed while it was read: ingest it again"
             error = DocumentError(source.name, None, Reason.MISSING, why)
+        if error is not None and error.reason is Reason.MISSING:
+            self._contents[source.name] = ""  # there is no original to keep
         known = self._store.document(source.name)
         if error is not None and error.reason is Reason.MISSING and known is not None and known.indexed:
             self.summary.failures.append(Failure(source.name, None, error.reason, error.message))

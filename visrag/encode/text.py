@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import EncoderError
 from ..records import Box, Floats, Leg, Page, PatchVectors, Places, QueryVectors, Word
 from .bert import BertQuestions
-from .checkpoint import DEFAULT_MODEL, find_checkpoint, fingerprint
+from .checkpoint import DEFAULT_MODEL, find_checkpoint, fingerprint, pick_device
 
 if TYPE_CHECKING:
     import torch
@@ -201,6 +201,8 @@ def _load(folder: Path, dense: bool, device: str | None) -> Any:
     from sentence_transformers import MultiVectorEncoder, SentenceTransformer
 
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    if device is not None:
+        pick_device(device)
     kind = SentenceTransformer if dense else MultiVectorEncoder
     try:
         model = kind(str(folder), device=device, local_files_only=True)

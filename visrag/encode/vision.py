@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EncoderError
+from .checkpoint import pick_device
 from .colpali import ColpaliEncoder
-from .families import Checkpoint, check_weights, find_vision_checkpoint, loading, pick_device
+from .families import Checkpoint, check_weights, find_vision_checkpoint, loading
 from .patches import BATCH_SIZE, Features, PatchEncoder, Task
 
 if TYPE_CHECKING:

@@ -298,7 +298,7 @@ def test_failures_are_a_table_with_exit_code_1(path: Path, bad: Path) -> None:
     head, *rows = result.stdout.splitlines()
     assert head.split() == ["document", "page", "reason", "message"]
     assert [row.split()[:2] for row in rows] == [["broken.pdf", "corrupt"], ["picture.png", "corrupt"]]
-    assert "3 documents ingested, 1 pages" in result.stderr
+    assert "3 documents ingested, 1 page in" in result.stderr
     listed = visrag("failures", "--index", path)
     assert (listed.exit_code, listed.stdout.splitlines()[0].split()) == (0, head.split())
 

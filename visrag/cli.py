@@ -301,6 +301,8 @@ def evaluate(questions: Path | None, beir: Path | None, path: str | None, as_jso
 def _open(path: str, options: dict[str, Any] | None = None) -> Index:
     from .index import Index
 
+    if not path:
+        raise UsageError("--index: give the folder of the index")
     options = options or {}
     return Index(path, **{key: options[key] for key in ("text", "vision", "device") if key in options})
 

@@ -91,7 +91,8 @@ def _summary_dict(summary: Summary) -> dict[str, Any]:
 
 
 def print_summary(summary: Summary) -> None:
-    parts = [f"{summary.documents} documents ingested, {summary.pages} pages in {summary.seconds:.1f} s"]
+    done = f"{_count(summary.documents, 'document')} ingested, {_count(summary.pages, 'page')}"
+    parts = [f"{done} in {summary.seconds:.1f} s"]
     parts += [f"{summary.unchanged} unchanged"] if summary.unchanged else []
     parts += [f"{summary.removed} removed"] if summary.removed else []
     click.echo(", ".join(parts), err=True)
@@ -107,10 +108,10 @@ def print_hits(hits: Sequence[Hit]) -> None:
     if not hits:
         click.echo("nothing found", err=True)
     for hit in hits:
-        head = f"{hit.document}, page {hit.page}"
+        head = _printable(f"{hit.document}, page {hit.page}")
         click.echo(f"{hit.rank:2}  {hit.score:6.3f}  {click.style(head, bold=True)}")
         if hit.snippet:
-            click.echo(f"            {hit.snippet}")
+            click.echo(f"            {_printable(hit.snippet)}")
 
 
 def print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
@@ -130,7 +131,16 @@ def print_rows(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
 def _cell(value: Any) -> str:
     if isinstance(value, dict):
         return " ".join(f"{key}={item}" for key, item in value.items())
-    return "" if value is None else str(value)
+    return "" if value is None else _printable(str(value))
+
+
+def _printable(text: str) -> str:
+    """A text without what would move the cursor or colour the terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def print_report(report: dict[str, Any]) -> None:

@@ -179,6 +179,9 @@ def test_password(index: Index, tmp_path: Path, renderer: RendererName) -> None:
         assert picture.convert("L").crop(words).getextrema()[0] < 100
         lit = index.highlight("walrus", "locked.pdf", 1, side=800).image
         assert lit.crop(words).tobytes() != picture.crop(words).tobytes()
+        (failure,) = index.ingest(file, settings=IngestSettings(ocr="auto", renderer=renderer)).failures
+        assert failure.reason == "password"  # other settings would make other pages, but what is there stays
+        assert found(index, "walrus") == [("locked.pdf", 1)]
     for kept in index.path.rglob("*"):
         if kept.is_file():
             assert b"s3same-0pen" not in kept.read_bytes()

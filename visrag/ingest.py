@@ -226,7 +226,10 @@ class _Run:
         self.summary.failures.append(Failure(source.name, error.page, error.reason, error.message))
 
     def _end(self, source: Source, error: DocumentError | None) -> None:
-        """Make a document visible, all of whose pages are in. One whose file has gone stays as it was."""
+        """Make a document visible, all of whose pages are in.
+
+        One that was there and can't be read now, because its file has gone or with the same content, stays as it was.
+        """
         if error is None and self._stamps[source.name] != _stamp(source.path):
             self._store.abandon(self._open.pop(source.name)[0])
             self._contents[source.name] = ""
@@ -235,7 +238,8 @@ class _Run:
         if error is not None and error.reason is Reason.MISSING:
             self._contents[source.name] = ""  # there is no original to keep
         known = self._store.document(source.name)
-        if error is not None and error.reason is Reason.MISSING and known is not None and known.indexed:
+        same = known is not None and known.indexed > 0 and self._contents[source.name] in ("", known.content)
+        if error is not None and same:
             self.summary.failures.append(Failure(source.name, None, error.reason, error.message))
         else:
             self._commit(source, error)

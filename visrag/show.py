@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -170,6 +172,10 @@ def _figure(value: Any) -> str:
 
 def since_start() -> float:
     """Seconds since this process was started."""
-    import psutil
+    stat = Path("/proc/self/stat")
+    if not stat.exists():
+        import psutil
 
-    return time.time() - float(psutil.Process().create_time())
+        return time.time() - float(psutil.Process().create_time())
+    ticks = int(stat.read_text().rpartition(")")[2].split()[19])  # proc(5): starttime, in ticks since boot
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

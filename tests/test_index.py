@@ -151,7 +151,9 @@ def test_full_text_alone_needs_no_model_and_gives_words(samples_index: Index, mo
     ((token,),) = (leg.token_scores for leg in hit.legs)
     page = samples_index._store().page(PageRef(hit.document, hit.page))
     assert token.box in [box for word in page.words if "crossover" in word.text.lower() for box in word.boxes]
-    assert hit.snippet
+    assert "crossover" in hit.snippet.lower()
+    assert "crossover" in hit.regions[0].text.lower()
+    assert all(region.text for region in hit.regions)
 
 
 # The right page

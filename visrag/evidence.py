@@ -10,13 +10,15 @@ The constants were chosen on 46 questions of the dev set (those whose answer sta
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .fulltext import term_spans
 from .records import BOX_UNITS, Box, Floats, Page, Places, Region, Word
 
 AREA = 0.045  # of the page at most in a region of several lines
@@ -64,6 +66,18 @@ def regions(page: Page, places: Places, maps: Floats, weights: Floats, count: in
             kept.append(Region(box, score, text))
             used.update(span)
     return tuple(kept)
+
+
+def term_regions(page: Page, terms: Collection[str]) -> tuple[Region, ...]:
+    """As ``regions``, for full text: a word's evidence for a term is 1 where the term occurs in it, else 0."""
+    rows = {term: row for row, term in enumerate(terms)}
+    starts = [word.start for word in page.words]
+    maps = np.zeros((len(rows), len(starts)), np.float32)
+    for term, start, _ in term_spans(page.text):
+        if term in rows and starts and starts[0] <= start:
+            maps[rows[term], bisect_right(starts, start) - 1] = 1.0
+    places = Places.of_boxes([word.boxes[0] for word in page.words], range(len(starts)))
+    return regions(page, places, maps, np.ones(len(rows), np.float32))
 
 
 def _evidence(maps: Floats, weights: Floats) -> Floats:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from .errors import NotFound, Reason, UsageError
-from .evidence import regions
+from .evidence import regions, term_regions
+from .fulltext import query_terms
 from .heatmap import Scale, TokenMaps, overlay, question_map
 from .models import Models, legs
 from .records import Document, Failure, Filter, LegScore, PageRef, QueryVectors, Region
@@ -242,9 +243,9 @@ class Index:
         hits = []
         for number, page in enumerate(found, 1):
             text = store.page(page.ref).text
-            regions = self._regions(queries, page.ref)
-            snippet = _snippet(regions, text)
-            hits.append(Hit(number, *page.ref, page.score, text, snippet, regions, page.legs, question, self))
+            found_regions = self._regions(question, queries, page.ref)
+            snippet = _snippet(found_regions, text)
+            hits.append(Hit(number, *page.ref, page.score, text, snippet, found_regions, page.legs, question, self))
         clock.lap("regions")
         return Answer(question, hits, clock.laps)
 
@@ -262,7 +263,7 @@ class Index:
         if maps is None:
             return Highlight(image, ())
         if token is None:
-            values, marks = question_map(maps.values, maps.content), self._regions(queries, ref)
+            values, marks = question_map(maps.values, maps.content), self._regions(question, queries, ref)
         else:
             chosen = maps.only(token)
             values = question_map(maps.values, chosen)
@@ -322,9 +323,12 @@ class Index:
                 return TokenMaps.of(queries[name], found)
         return None
 
-    def _regions(self, queries: Mapping[str, QueryVectors], ref: PageRef) -> tuple[Region, ...]:
-        maps = self._maps(queries, ref)
-        return () if maps is None else regions(self._store().page(ref), maps.places, maps.values, maps.content)
+    def _regions(self, question: str, queries: Mapping[str, QueryVectors], ref: PageRef) -> tuple[Region, ...]:
+        """The regions that the vectors point to; where there are none, those of the words that full text matches."""
+        page, maps = self._store().page(ref), self._maps(queries, ref)
+        if maps is None:
+            return term_regions(page, dict.fromkeys(query_terms(question)))
+        return regions(page, maps.places, maps.values, maps.content)
 
 
 def _read_image(path: Path, side: int) -> Image:

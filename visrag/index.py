@@ -13,7 +13,7 @@ from .evidence import regions, term_regions
 from .fulltext import query_terms
 from .heatmap import Scale, TokenMaps, overlay, question_map
 from .models import Models, legs
-from .records import Document, Failure, Filter, LegScore, PageRef, QueryVectors, Region
+from .records import Document, Failure, Filter, LegScore, Page, PageRef, QueryVectors, Region
 from .settings import IngestSettings, Rank
 from .store.local import LocalStore
 
@@ -241,11 +241,11 @@ class Index:
         found = search(store, question, queries, legs(store), rank, filter, k)
         clock.lap("search")
         hits = []
-        for number, page in enumerate(found, 1):
-            text = store.page(page.ref).text
-            found_regions = self._regions(question, queries, page.ref)
-            snippet = _snippet(found_regions, text)
-            hits.append(Hit(number, *page.ref, page.score, text, snippet, found_regions, page.legs, question, self))
+        for number, hit in enumerate(found, 1):
+            page = store.page(hit.ref)
+            marks = _regions(question, page, self._maps(queries, hit.ref))
+            snippet = _snippet(marks, page.text)
+            hits.append(Hit(number, *hit.ref, hit.score, page.text, snippet, marks, hit.legs, question, self))
         clock.lap("regions")
         return Answer(question, hits, clock.laps)
 
@@ -262,12 +262,9 @@ class Index:
         image = self.page_image(document, page, side)
         if maps is None:
             return Highlight(image, ())
-        if token is None:
-            values, marks = question_map(maps.values, maps.content), self._regions(question, queries, ref)
-        else:
-            chosen = maps.only(token)
-            values = question_map(maps.values, chosen)
-            marks = regions(self._store().page(ref), maps.places, maps.values, chosen)
+        chosen = maps.content if token is None else maps.only(token)
+        values = question_map(maps.values, chosen)
+        marks = regions(self._store().page(ref), maps.places, maps.values, chosen)
         drawn = overlay(image, values, maps.places, Scale.of(maps.values, maps.content), marks)
         return Highlight(drawn, marks)
 
@@ -323,12 +320,12 @@ class Index:
                 return TokenMaps.of(queries[name], found)
         return None
 
-    def _regions(self, question: str, queries: Mapping[str, QueryVectors], ref: PageRef) -> tuple[Region, ...]:
-        """The regions that the vectors point to; where there are none, those of the words that full text matches."""
-        page, maps = self._store().page(ref), self._maps(queries, ref)
-        if maps is None:
-            return term_regions(page, dict.fromkeys(query_terms(question)))
-        return regions(page, maps.places, maps.values, maps.content)
+
+def _regions(question: str, page: Page, maps: TokenMaps | None) -> tuple[Region, ...]:
+    """The regions that the vectors point to; where there are none, those of the words that full text matches."""
+    if maps is None:
+        return term_regions(page, dict.fromkeys(query_terms(question)))
+    return regions(page, maps.places, maps.values, maps.content)
 
 
 def _read_image(path: Path, side: int) -> Image:

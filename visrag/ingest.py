@@ -232,7 +232,6 @@ class _Run:
         """
         if error is None and self._stamps[source.name] != _stamp(source.path):
             self._store.abandon(self._open.pop(source.name)[0])
-            self._contents[source.name] = ""
             why = "was changed or removed while it was read: ingest it again"
             error = DocumentError(source.name, None, Reason.MISSING, why)
         if error is not None and error.reason is Reason.MISSING:

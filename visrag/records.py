@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -211,6 +211,63 @@ class Failure:
     page: int | None
     reason: str
     message: str
+
+
+QueueName: TypeAlias = Literal["ingest", "render", "text", "encode"]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A document that is to go through the queue.
+
+    ``uri``: where its file is, a path or an fsspec URL. ``options``: how it is read, as JSON (``visrag.queue``).
+    ``tags``: None keeps those that the document has.
+    """
+
+    name: str
+    uri: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    tags: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A document that is in the queue, as far as it is. ``queued``: when it came, in seconds since 1970."""
+
+    generation: int
+    order: Order
+    document: Document
+    queued: float
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of the work on a document in the queue: one step, for some of its pages.
+
+    ``pages``: their numbers; empty for the step "ingest", which finds out how many there are. ``turn``: pieces of
+    a step are handed out by ascending turn. ``attempts``: how often it was claimed and neither finished nor given back.
+    """
+
+    generation: int
+    queue: QueueName
+    pages: tuple[int, ...] = ()
+    turn: float = 0.0
+    attempts: int = 0
+
+    @property
+    def id(self) -> str:
+        """The piece's name: the same step for the same pages has it again."""
+        return f"{self.generation}.{self.queue}.{self.pages[0] if self.pages else 0}"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How many pieces of a step wait, were handed out and not yet claimed, are held by workers, and the pages of all."""
+
+    waiting: int = 0
+    sent: int = 0
+    held: int = 0
+    pages: int = 0
 
 
 @dataclass(frozen=True, slots=True)

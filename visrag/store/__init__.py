@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ..records import (
     Document,
@@ -11,11 +12,19 @@ from ..records import (
     Failure,
     Filter,
     Floats,
+    Job,
+    Load,
+    Order,
     Page,
     PageRef,
     PatchVectors,
+    Piece,
     QueryVectors,
+    QueueName,
 )
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Generation: TypeAlias = int
 Query: TypeAlias = QueryVectors | Sequence[str]  # a leg's vectors, or the terms of full text
@@ -60,6 +69,92 @@ class Store(Protocol):
         StoreError). Raises NotFound."""
         ...
 
+    def put_original(self, path: Path, content: str, link: bool) -> None:
+        """Keep a document's file, known by the sha256 of its content: a copy, or (``link``) only where it is.
+
+        To be called between ``begin`` and ``commit`` of a document with this content.
+        """
+        ...
+
+    def put_image(self, generation: Generation, page: int, image: Image) -> None:
+        """Keep the picture of a page, where it cannot be made again from the original."""
+        ...
+
+    # The queue. A document in it is a generation that belongs to no process: it stays until it is committed, abandoned
+    # or its document removed. Its work is cut into pieces, which are handed out (``take``), claimed for a time by the
+    # worker that got the message, and finished. Whatever is done twice changes nothing the second time.
+    def enqueue(self, orders: Sequence[Order]) -> list[Generation]:
+        """Begin documents, each with a piece of "ingest" to do. One of the same name that is still in the queue
+        is abandoned."""
+        ...
+
+    def job(self, generation: Generation) -> Job | None:
+        """A document in the queue; None where it was committed, abandoned or removed."""
+        ...
+
+    def jobs(self) -> list[Job]:
+        """The documents in the queue, the oldest first. ``document`` counts the pages that are in."""
+        ...
+
+    def describe(self, generation: Generation, document: Document) -> None:
+        """Write down what was found out of a document in the queue: content, settings, media type, tags, pages,
+        path, renderer. Raises StoreError where it is not in the queue."""
+        ...
+
+    def load(self) -> dict[QueueName, Load]:
+        """What there is to do, by step; a step without pieces is not there."""
+        ...
+
+    def take(self, queue: QueueName, sent: int) -> list[Piece]:
+        """Hand out pieces by turn until ``sent`` are handed out and not claimed."""
+        ...
+
+    def claim(self, piece: str, holder: str, seconds: float) -> Piece | None:
+        """Hold a piece for some seconds, which counts as an attempt; None where it is done, gone or held by another.
+        A piece that was not handed out can be claimed, too."""
+        ...
+
+    def renew(self, pieces: Sequence[str], holder: str, seconds: float) -> None:
+        """Hold pieces for some seconds from now; those that this holder no longer holds are passed over."""
+        ...
+
+    def give_back(self, piece: str, holder: str) -> None:
+        """Let go of a piece as if it had not been claimed or handed out."""
+        ...
+
+    def finish(
+        self,
+        piece: Piece,
+        pages: Sequence[EncodedPage] = (),
+        failures: Sequence[Failure] = (),
+        follow: Sequence[Piece] = (),
+    ) -> int | None:
+        """Write what came of a piece, put the pieces that follow from it in its place, and drop its parcel: at one
+        stroke, and on the disk. How many pieces the document still has; with 0 it can be committed. None where the
+        piece was done or its document gone: then nothing was written."""
+        ...
+
+    def expire(self) -> list[Piece]:
+        """Let go of the pieces whose time has run out: which, their attempts counted. They wait to be handed out."""
+        ...
+
+    def recall(self, queue: QueueName, before: float) -> int:
+        """Let pieces wait again that were handed out before this time (seconds since 1970) and never claimed: how many.
+        Their messages are lost."""
+        ...
+
+    def put_parcel(self, piece: Piece, data: bytes) -> None:
+        """Keep what one step hands to the next, until the piece is finished or its document leaves the queue."""
+        ...
+
+    def parcel(self, piece: Piece) -> bytes:
+        """Raises NotFound."""
+        ...
+
+    def tidy(self) -> int:
+        """Drop what late workers left of documents that are no longer in the queue: how many things."""
+        ...
+
     # Reading what is there.
     def documents(self) -> list[Document]:
         """All documents, by name."""
@@ -98,6 +193,14 @@ class Store(Protocol):
 
     def page(self, page: PageRef) -> Page:
         """Text, words and size of a page, without its picture. Raises NotFound."""
+        ...
+
+    def original(self, document: str) -> Path:
+        """Where on this machine the file of a document is. Raises NotFound."""
+        ...
+
+    def image_path(self, page: PageRef) -> Path | None:
+        """Where on this machine the stored picture of a page is, if one was stored."""
         ...
 
     def close(self) -> None: ...

@@ -14,6 +14,7 @@ from .documents import segment_id
 from .files import Files
 from .locks import try_lock
 from .segments import SUFFIX, SegmentReader, SegmentWriter
+from .work import WRITER
 
 DEAD_SHARE = 0.25  # of a segment's bytes: with more it is written anew
 
@@ -36,7 +37,10 @@ def sweep(folder: Path, database: Database, files: Files) -> None:
             dead.append(path.name)
     with database.read() as connection:
         staged = [
-            writer for (writer,) in connection.execute("SELECT DISTINCT writer FROM generations WHERE NOT visible")
+            writer
+            for (writer,) in connection.execute(
+                "SELECT DISTINCT writer FROM generations WHERE NOT visible AND writer != ?", (WRITER,)
+            )
         ]
     dead += [writer for writer in staged if writer not in dead and not (folder / "writers" / writer).exists()]
     if not dead:

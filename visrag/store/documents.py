@@ -26,8 +26,12 @@ def write_document(connection: Connection, document: Document, writer: str) -> i
     )
     generation = cursor.lastrowid
     assert generation is not None
-    connection.executemany("INSERT INTO tags VALUES (?, ?, ?)", [(generation, *tag) for tag in document.tags.items()])
+    write_tags(connection, generation, document.tags)
     return generation
+
+
+def write_tags(connection: Connection, generation: int, tags: Mapping[str, str]) -> None:
+    connection.executemany("INSERT INTO tags VALUES (?, ?, ?)", [(generation, *tag) for tag in tags.items()])
 
 
 def write_pages(
@@ -61,6 +65,12 @@ def write_pages(
             connection.execute("INSERT INTO places VALUES (?, ?, ?)", (row, leg_id, leg.places))
 
 
+def write_failure(connection: Connection, generation: int, page: int | None, reason: str, message: str) -> None:
+    """Record a failure; a page that was added before is taken back."""
+    connection.execute("DELETE FROM pages WHERE generation = ? AND number = ?", (generation, page))
+    connection.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?)", (generation, page, reason, message))
+
+
 def write_state(connection: Connection, generation: int, name: str, pages: int) -> Document:
     """Make a staged version the visible one. The earlier one must be dropped before."""
     connection.execute(
@@ -80,6 +90,7 @@ def write_state(connection: Connection, generation: int, name: str, pages: int) 
         "UPDATE generations SET visible = 1, state = ?, pages = ?, indexed = ?, failed = ? WHERE id = ?",
         (state, pages, indexed, failed, generation),
     )
+    connection.execute("DELETE FROM jobs WHERE generation = ?", (generation,))
     return read_documents(connection, name)[0]
 
 

@@ -4,6 +4,7 @@ index.db     settings, documents, pages, words, places, full text (FTS5), failur
 vectors/     segments: int8 codes, append-only, memory-mapped
 originals/   the documents' files by the hash of their content
 images/      page images by the hash of theirs
+waiting/     parcels of documents in the queue
 writers/     an empty, locked file for each process that writes: what one leaves behind is swept when its lock is free
 """
 
@@ -23,16 +24,36 @@ import numpy as np
 
 from ..compress import from_int8
 from ..errors import NotFound, StoreError
-from ..records import Document, EncodedPage, Failure, Filter, Floats, Page, PageRef, PatchVectors, QueryVectors
+from ..records import (
+    Document,
+    EncodedPage,
+    Failure,
+    Filter,
+    Floats,
+    Page,
+    PageRef,
+    PatchVectors,
+    Piece,
+    QueryVectors,
+)
 from . import Generation, Query
 from .compaction import Damage, check, compact, sweep
 from .database import Database, mapped
-from .documents import drop, read_documents, read_failures, write_document, write_pages, write_state
+from .documents import (
+    drop,
+    read_documents,
+    read_failures,
+    write_document,
+    write_failure,
+    write_pages,
+    write_state,
+)
 from .files import Files
 from .locks import lock_new
-from .packing import pack, unpack_places, unpack_words
-from .segments import SegmentGone, SegmentReader, SegmentWriter
+from .packing import PackedPage, pack, unpack_places, unpack_words
+from .segments import Location, SegmentGone, SegmentReader, SegmentWriter
 from .tables import PageTable
+from .work import LocalWork, insert_pieces
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,7 +64,7 @@ RETRIES = 5  # times that a search starts again because compaction moved its seg
 T = TypeVar("T")
 
 
-class LocalStore:
+class LocalStore(LocalWork):
     """The Store of one machine. Any number of processes may read and write; each object serves several threads."""
 
     def __init__(self, folder: Path, database: Database) -> None:
@@ -129,22 +150,14 @@ class LocalStore:
         with self._database.read() as connection:
             name = self._staged(connection, generation)
         packed = [pack(name, page) for page in pages]
-        with mapped(self._vectors), self._appending:
-            if self._appender is None:
-                self._appender = SegmentWriter(self._vectors)
-            places = [{leg: self._appender.append(found.codes) for leg, found in page.legs.items()} for page in packed]
-            with self._database.write(durable=False) as connection:
-                self._staged(connection, generation)
-                write_pages(connection, generation, name, packed, places)
+        with self._appended(packed) as places, self._database.write(durable=False) as connection:
+            self._staged(connection, generation)
+            write_pages(connection, generation, name, packed, places)
 
     def fail(self, generation: Generation, page: int | None, reason: str, message: str) -> None:
-        """As the protocol says; a page that was added before is taken back."""
         with self._database.write(durable=False) as connection:
             self._staged(connection, generation)
-            connection.execute("DELETE FROM pages WHERE generation = ? AND number = ?", (generation, page))
-            connection.execute(
-                "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?)", (generation, page, str(reason), message)
-            )
+            write_failure(connection, generation, page, str(reason), message)
 
     def commit(self, generation: Generation, pages: int) -> Document:
         """As the protocol says. The document's vectors, then its rows, are on the disk when this returns."""
@@ -158,6 +171,7 @@ class LocalStore:
             document = write_state(connection, generation, name, pages)
             self._changed(connection)
         self._files.delete_unused(*unused)
+        self.tidy()
         return document
 
     def abandon(self, generation: Generation) -> None:
@@ -171,6 +185,7 @@ class LocalStore:
             connection.execute("DELETE FROM generations WHERE id = ? AND NOT visible", (generation,))
         if content is not None:
             self._files.delete_unused(content, images)
+        self.tidy()
 
     def remove(self, document: str) -> None:
         """As the protocol says. What is being written of it goes, too: ``commit`` then raises StoreError."""
@@ -180,16 +195,44 @@ class LocalStore:
             unused = drop(connection, document, staged=True)
             self._changed(connection)
         self._files.delete_unused(*unused)
+        self.tidy()
+
+    def finish(
+        self,
+        piece: Piece,
+        pages: Sequence[EncodedPage] = (),
+        failures: Sequence[Failure] = (),
+        follow: Sequence[Piece] = (),
+    ) -> int | None:
+        """As the protocol says. The vectors are on the disk before the rows that point to them: a power cut may undo
+        the rows, and then the piece is to be done again."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                "SELECT name FROM generations JOIN pieces ON pieces.generation = generations.id WHERE pieces.id = ?",
+                (piece.id,),
+            ).fetchone()
+        if row is None:
+            return None
+        packed = [pack(row[0], page) for page in pages]
+        with self._appended(packed) as places:
+            if packed and self._appender is not None:
+                self._appender.sync()
+            with self._database.write(durable=False) as connection:
+                if not connection.execute("DELETE FROM pieces WHERE id = ?", (piece.id,)).rowcount:
+                    return None
+                write_pages(connection, piece.generation, row[0], packed, places)
+                for failure in failures:
+                    write_failure(connection, piece.generation, failure.page, failure.reason, failure.message)
+                insert_pieces(connection, follow)
+                left = connection.execute("SELECT count(*) FROM pieces WHERE generation = ?", (piece.generation,))
+                remaining = int(left.fetchone()[0])
+        self._drop_parcel(piece)
+        return remaining
 
     def put_original(self, path: Path, content: str, link: bool) -> None:
-        """Keep a document's file, known by the sha256 of its content: a copy, or (``link``) only where it is.
-
-        To be called between ``begin`` and ``commit`` of a document with this content.
-        """
         self._files.put_original(path, content, link)
 
     def put_image(self, generation: Generation, page: int, image: Image) -> None:
-        """Keep the picture of a page, where it cannot be made again from the original."""
         with self._database.read() as connection:
             self._staged(connection, generation)
         self._files.put_image(generation, page, image)
@@ -327,6 +370,15 @@ class LocalStore:
     def check(self) -> list[Damage]:
         """Read every page's vectors and compare checksums: what is damaged."""
         return self._again(lambda: check(self._database, SegmentReader(self._vectors)))
+
+    @contextmanager
+    def _appended(self, packed: Sequence[PackedPage]) -> Iterator[list[dict[str, Location]]]:
+        """Append the vectors of pages: where they lie, by leg. Until the end no other thread appends."""
+        with mapped(self._vectors), self._appending:
+            if self._appender is None:
+                self._appender = SegmentWriter(self._vectors)
+            appender = self._appender
+            yield [{leg: appender.append(found.codes) for leg, found in page.legs.items()} for page in packed]
 
     def _staged(self, connection: Connection, generation: Generation) -> str:
         """The document's name. Raises StoreError where the generation isn't one that is being written."""

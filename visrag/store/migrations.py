@@ -65,6 +65,19 @@ MIGRATIONS = (
         terms, content='page_texts', content_rowid='page', columnsize=0, tokenize="ascii tokenchars '.'");
     CREATE VIRTUAL TABLE fulltext_terms USING fts5vocab (fulltext, instance);
     """,
+    """
+    CREATE TABLE jobs (
+        generation INTEGER PRIMARY KEY REFERENCES generations ON DELETE CASCADE, uri TEXT NOT NULL,
+        options TEXT NOT NULL, tags TEXT, queued REAL NOT NULL);
+    -- Handed out where "sent" is set, held by a worker where "holder" is.
+    CREATE TABLE pieces (
+        id TEXT PRIMARY KEY, generation INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE, queue TEXT NOT NULL,
+        pages TEXT NOT NULL, count INTEGER NOT NULL, turn REAL NOT NULL, attempts INTEGER NOT NULL, sent REAL,
+        holder TEXT, until REAL);
+    CREATE INDEX pieces_turn ON pieces (queue, turn);
+    CREATE INDEX pieces_generation ON pieces (generation);
+    CREATE INDEX pieces_until ON pieces (until) WHERE holder IS NOT NULL;
+    """,
 )
 
 

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "visrag"
 def tree() -> list[str]:
     """The modules of visrag/ in the order of README.md's tree, as paths under visrag/."""
     found, folders = [], [""]
-    lines = (ROOT / "README.md").read_text(encoding="utf-8").split("    visrag/\n")[1].split("    tests/")[0]
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").split("    visrag/\n")[1].split("    workers/\n")[0]
     for line in lines.splitlines():
         depth = (len(line) - len(line.lstrip()) - 6) // 2
         name = line.split()[0]

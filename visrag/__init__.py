@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
+    BrokerError,
     DocumentError,
     EncoderError,
     IndexMismatch,
@@ -18,9 +19,11 @@ from .settings import IngestSettings
 
 if TYPE_CHECKING:
     from .index import Hit, Index
+    from .queue import Queue
 
 __version__ = "0.1.0"
 __all__ = [
+    "BrokerError",
     "DocumentError",
     "EncoderError",
     "Hit",
@@ -29,6 +32,7 @@ __all__ = [
     "IngestSettings",
     "MissingExtra",
     "NotFound",
+    "Queue",
     "StoreError",
     "UsageError",
     "VisragError",
@@ -40,4 +44,8 @@ def __getattr__(name: str) -> Any:
         from . import index
 
         return getattr(index, name)
+    if name == "Queue":
+        from . import queue
+
+        return queue.Queue
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

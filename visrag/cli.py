@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,18 +20,22 @@ from . import __version__
 from .errors import UsageError, VisragError
 from .show import (
     failure_rows,
+    print_documents,
     print_hits,
     print_ingest,
     print_report,
     print_rows,
+    print_status,
     print_summary,
     progress_bar,
     since_start,
+    wait_for,
 )
 
 if TYPE_CHECKING:
     from .index import Index
     from .ingest import Summary
+    from .store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -109,16 +115,39 @@ _ingest_options = _options(
 )
 
 
+_broker_option = click.option(
+    "--broker", metavar="URL", help="The queue's Redis. [default: VISRAG_BROKER, else redis://127.0.0.1:6379/0]"
+)
+
+
 @main.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True)
 @_index_option
 @_ingest_options
 @click.option("--sync", is_flag=True, help="Remove documents whose file has gone from the folder.")
+@click.option("--queue", is_flag=True, help="Leave the work to workers, and show how far they are.")
+@click.option("--no-wait", is_flag=True, help="With --queue: end at once. visrag status shows how far the workers are.")
+@_broker_option
 @_json_option
 def ingest(
-    paths: tuple[Path, ...], path: str, tags: tuple[str, ...], sync: bool, as_json: bool, **options: Any
+    paths: tuple[str, ...],
+    path: str,
+    tags: tuple[str, ...],
+    sync: bool,
+    queue: bool,
+    no_wait: bool,
+    broker: str | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
-    """Bring PDFs, images, text documents and folders of them into the index."""
+    """Bring PDFs, images, text documents, and folders or URLs of them into the index."""
+    if queue:
+        refused = {"--sync": sync, "--text": options["text"], "--vision": options["vision"], "--jobs": options["jobs"]}
+        for option, given in refused.items():
+            if given:
+                raise UsageError(f"{option} cannot be used with --queue: models and processes are the workers'")
+        _ingest_by_workers(paths, path, broker, _pairs(tags) if tags else None, _settings(options), no_wait, as_json)
+        return
     with _open(path, options) as index, progress_bar() as progress:
         summary = index.ingest(
             *paths, tags=_pairs(tags) if tags else None, sync=sync, progress=progress, settings=_settings(options)
@@ -139,6 +168,63 @@ def watch(inbox: Path, path: str, tags: tuple[str, ...], **options: Any) -> None
                 print_summary(summary)
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
+
+
+@main.command()
+@click.argument("steps", nargs=-1, required=True, type=click.Choice(["ingest", "render", "text", "encode"]))
+@_index_option
+@_broker_option
+@click.option(
+    "--processes", type=click.IntRange(1), help="That render; threads that feed an encoder. [default: one a core; 4]"
+)
+@click.option("--inbox", type=click.Path(exists=True, file_okay=False), help="A folder to watch, with the step ingest.")
+@click.option("--text", metavar="MODEL", help="Text model of a new index. [default: all-MiniLM-L6-v2]")
+@click.option("--vision", metavar="MODEL", help="Vision model: a hub id or a folder. [default: none]")
+@_device_option
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+)
+def worker(steps: tuple[str, ...], path: str, processes: int | None, log_level: str, **options: str | None) -> None:
+    """Work for the queue, until ctrl-C or SIGTERM: ingest and render in processes, or text and encode in threads.
+
+    A small deployment is `visrag worker ingest render` and `visrag worker text`; with a vision model also
+    `visrag worker encode`, where the GPU is.
+    """
+    from .queue import work
+
+    work(steps, processes, log_level, {"index": path, **options})
+
+
+@main.command()
+@_index_option
+@click.option("--watch", is_flag=True, help="Again every second, until nothing is in the queue.")
+@_json_option
+def status(path: str, watch: bool, as_json: bool) -> None:
+    """Show what is in the queue and how far it is."""
+    from .queue import read_status
+
+    with _store(path) as store:
+        while True:
+            found = read_status(store)
+            print_status(found, as_json, clear=watch and not as_json)
+            if not watch or not found.jobs:
+                return
+            time.sleep(1)
+
+
+@main.command()
+@click.argument("names", nargs=-1, required=True)
+@_index_option
+@_json_option
+def revoke(names: tuple[str, ...], path: str, as_json: bool) -> None:
+    """Take documents out of the queue; what was indexed of them before stays."""
+    from .queue import revoke
+
+    with _store(path) as store:
+        for name in names:
+            revoke(store, name)
+    if as_json:
+        click.echo(json.dumps({"revoked": names}, ensure_ascii=False))
 
 
 @main.command()
@@ -305,6 +391,48 @@ def _open(path: str, options: dict[str, Any] | None = None) -> Index:
         raise UsageError("--index: give the folder of the index")
     options = options or {}
     return Index(path, **{key: options[key] for key in ("text", "vision", "device") if key in options})
+
+
+@contextmanager
+def _store(path: str) -> Iterator[Store]:
+    from .store.opening import open_store
+
+    store = open_store(path)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _ingest_by_workers(
+    paths: Sequence[str],
+    index: str,
+    broker: str | None,
+    tags: dict[str, str] | None,
+    settings: Any,
+    no_wait: bool,
+    as_json: bool,
+) -> None:
+    from .queue import Queue
+
+    with Queue(broker, index) as queue:
+        names = queue.ingest(*paths, tags=tags, settings=settings)
+        if no_wait:
+            if as_json:
+                click.echo(json.dumps({"queued": names}, ensure_ascii=False))
+            else:
+                click.echo(f"{len(names)} in the queue; visrag status shows how far they are", err=True)
+            return
+        try:
+            wait_for(queue, names)
+        except KeyboardInterrupt:
+            click.echo("the workers go on; visrag status shows how far they are", err=True)
+            sys.exit(130)
+        documents = [document for name in names if (document := queue.store.document(name)) is not None]
+        failures = [failure for name in names for failure in queue.store.failures(name)]
+    print_documents(documents, failures, as_json)
+    if failures:
+        sys.exit(1)
 
 
 def _settings(options: dict[str, Any]) -> Any:

@@ -6,6 +6,7 @@
     ├── DocumentError    a document, or one of its pages, could not be read or encoded
     ├── EncoderError     a model could not be loaded, or gave vectors that cannot be used
     ├── NotFound         the index holds no such document or page
+    ├── BrokerError      the queue's broker could not be reached
     └── StoreError       an index could not be opened, read or written
         └── IndexMismatch    the index was made with another model or a newer version
 
@@ -63,6 +64,10 @@ class EncoderError(VisragError):
 
 class NotFound(VisragError):
     """Raised when the index holds no such document or page."""
+
+
+class BrokerError(VisragError):
+    """Raised when the queue's broker could not be reached."""
 
 
 class StoreError(VisragError):

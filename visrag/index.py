@@ -20,7 +20,8 @@ from .store.local import LocalStore
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from .ingest import Encoders, Progress, Summary
+    from .encoders import Encoders
+    from .ingest import Progress, Summary
 
 IMAGE_SIDE = 1600  # pixels of a page image's longer side, where none is given
 SNIPPET = 240  # characters

@@ -7,44 +7,21 @@ its last page is in. What fails is recorded with its reason, and the rest goes o
 from __future__ import annotations
 
 import hashlib
-import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from .ahead import Ended, Opened, Rendered, Rendering
-from .calibration import Level, chance_level
-from .encode import Encoder
+from .encoders import BATCH, Encoders, render_options, settings_hash
 from .errors import DocumentError, EncoderError, Reason
 from .memory import peak_memory
-from .records import Document, EncodedPage, Failure, Page, PatchVectors
-from .render import DRAWN_THRESHOLD, RenderOptions
+from .records import Document, EncodedPage, Failure, Leg, Page
 from .settings import IngestSettings
 from .sources import Source
-from .store import Generation
-from .store.local import LocalStore
-
-PAGES_VERSION = 1  # raised when the same file gives other pages than before
-BATCH = 32  # pages encoded together
-
-
-@dataclass(frozen=True, slots=True)
-class Encoders:
-    """An index's encoders (``vision`` is None where it has none) and the chance levels of their legs."""
-
-    text: Encoder
-    vision: Encoder | None
-    levels: Mapping[str, Level]
-
-    def __iter__(self) -> Iterator[Encoder]:
-        return iter([self.text] if self.vision is None else [self.text, self.vision])
-
-    def chance(self, legs: Mapping[str, PatchVectors]) -> dict[str, float]:
-        """A page's chance level in each of its legs."""
-        return {name: chance_level(self.levels[name], len(found.vectors)) for name, found in legs.items()}
+from .store import Generation, Store
 
 
 class Progress(Protocol):
@@ -82,7 +59,7 @@ class Summary:
 
 
 def ingest(
-    store: LocalStore,
+    store: Store,
     encoders: Encoders,
     sources: Sequence[Source],
     settings: IngestSettings,
@@ -100,10 +77,10 @@ def ingest(
     return summary
 
 
-def ingest_texts(store: LocalStore, encoders: Encoders, texts: Mapping[str, str], progress: Progress) -> None:
+def ingest_texts(store: Store, encoders: Encoders, texts: Mapping[str, str], progress: Progress) -> None:
     """Bring passages into the index, by name: each a document of one page, without places. Those that are in it
     already are left as they are."""
-    settings = _settings_hash(encoders, IngestSettings())
+    settings = settings_hash(_legs(encoders), IngestSettings())
     hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
     known = {document.name: (document.content, document.settings) for document in store.documents()}
     todo = [name for name in texts if known.get(name) != (hashes[name], settings)]
@@ -125,7 +102,7 @@ class _Run:
 
     def __init__(
         self,
-        store: LocalStore,
+        store: Store,
         encoders: Encoders,
         settings: IngestSettings,
         tags: Mapping[str, str] | None,
@@ -136,7 +113,7 @@ class _Run:
         self._settings = settings
         self._tags = tags
         self._progress = progress
-        self._settings_hash = _settings_hash(encoders, settings)
+        self._settings_hash = settings_hash(_legs(encoders), settings)
         self._contents: dict[str, str] = {}
         self._open: dict[str, tuple[Generation, int]] = {}
         self._locked: set[str] = set()  # documents of which the pictures are kept
@@ -150,7 +127,8 @@ class _Run:
         todo = [source for source in sources if self._changed(source) or again]
         self.summary.unchanged = len(sources) - len(todo)
         self._progress.start(sum(source.size for source in todo))
-        with Rendering(todo, self._settings, self._render_options()) as rendering:
+        options = render_options(self._settings, self._encoders.vision is not None)
+        with Rendering(todo, self._settings, options) as rendering:
             try:
                 self._consume(rendering, len(todo))
             finally:
@@ -158,17 +136,6 @@ class _Run:
                     self._store.abandon(generation)
         self.summary.seconds = time.monotonic() - begun
         return self.summary
-
-    def _render_options(self) -> RenderOptions:
-        settings = self._settings
-        pictures = self._encoders.vision is not None and settings.route != "text"
-        return RenderOptions(
-            renderer=settings.renderer,
-            ocr=settings.ocr,
-            passwords=settings.passwords,
-            page_timeout=settings.page_timeout,
-            image=("drawn" if settings.route == "auto" else "all") if pictures else "none",
-        )
 
     def _changed(self, source: Source) -> bool:
         """Whether a source is not in the index as it is now. Takes its hash."""
@@ -259,13 +226,12 @@ class _Run:
     def _flush(self) -> None:
         """Encode and store the pages that wait, then end the documents whose last page was among them."""
         waiting, self._waiting = self._waiting, []
-        encoded = self._encode([page for _, page in waiting])
+        encoded = self._encoders.encode([page for _, page in waiting], self._settings.route)
         by_source: dict[str, list[EncodedPage]] = {}
-        for (source, page), legs in zip(waiting, encoded, strict=True):
-            if isinstance(legs, EncoderError):
-                self._fail(source, DocumentError(source.name, page.number, Reason.ENCODER, str(legs)))
+        for (source, page), found in zip(waiting, encoded, strict=True):
+            if isinstance(found, EncoderError):
+                self._fail(source, DocumentError(source.name, page.number, Reason.ENCODER, str(found)))
             else:
-                found = EncodedPage(page, legs, self._encoders.chance(legs))
                 by_source.setdefault(source.name, []).append(found)
         for name, pages in by_source.items():
             generation, _ = self._open[name]
@@ -284,39 +250,6 @@ class _Run:
             if page.image is not None:
                 self._store.put_image(generation, page.number, page.image())
 
-    def _encode(self, pages: Sequence[Page]) -> list[dict[str, PatchVectors] | EncoderError]:
-        """Each page through the encoders that it is routed to. A page that fails costs no other."""
-        results: list[dict[str, PatchVectors] | EncoderError] = [{} for _ in pages]
-        for encoder in self._encoders:
-            chosen = [i for i, page in enumerate(pages) if encoder in self._route(page)]
-            for index, legs in zip(chosen, _encode_each(encoder, [pages[i] for i in chosen]), strict=True):
-                result = results[index]
-                if isinstance(legs, EncoderError):
-                    results[index] = legs
-                elif isinstance(result, dict):
-                    result.update(legs)
-        return results
-
-    def _route(self, page: Page) -> tuple[Encoder, ...]:
-        """The encoders of a page: text for pages on which nothing but text was drawn, vision for the rest."""
-        text, vision = self._encoders.text, self._encoders.vision
-        if vision is None or page.image is None or self._settings.route == "text":
-            return (text,)
-        if self._settings.route == "both":
-            return (text, vision)
-        drawn = page.drawn > DRAWN_THRESHOLD  # a page of a locked document has its picture in any case
-        return (vision,) if drawn or self._settings.route == "vision" else (text,)
-
-
-def _encode_each(encoder: Encoder, pages: Sequence[Page]) -> list[Mapping[str, PatchVectors] | EncoderError]:
-    """All pages at once; if that fails, one by one, to find the page that it fails on."""
-    try:
-        return list(encoder.encode_pages(pages))
-    except EncoderError as error:
-        if len(pages) == 1:
-            return [error]
-        return [result for page in pages for result in _encode_each(encoder, [page])]
-
 
 def _stamp(path: Path) -> tuple[int, int] | None:
     """A file's size and time of change, None where it is not there."""
@@ -327,8 +260,5 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _settings_hash(encoders: Encoders, settings: IngestSettings) -> str:
-    """What decides, beside its content, what a document's pages become."""
-    legs = [leg.fingerprint for encoder in encoders for leg in encoder.legs]
-    parts = [PAGES_VERSION, legs, settings.ocr, settings.renderer, settings.route]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+def _legs(encoders: Encoders) -> list[Leg]:
+    return [leg for encoder in encoders for leg in encoder.legs]

@@ -13,8 +13,8 @@ from .encode import Encoder
 from .encode.checkpoint import DEFAULT_MODEL
 from .encode.text import TextEncoder
 from .encode.vision import load_vision
+from .encoders import Encoders
 from .errors import IndexMismatch
-from .ingest import Encoders
 from .records import FULLTEXT, Leg, QueryVectors
 from .store import Store
 
@@ -36,10 +36,13 @@ class Models:
         self._device = device
         self._encoders: dict[str, Encoder] = {}
 
-    def for_ingest(self, store: Store) -> Encoders:
-        """The encoders; what is new of them is written into the settings. Raises IndexMismatch, EncoderError."""
+    def for_ingest(self, store: Store, vision: bool = True) -> Encoders:
+        """The encoders; what is new of them is written into the settings. Without ``vision`` only that for text.
+        Raises IndexMismatch, EncoderError."""
         settings = store.settings() or {"format": FORMAT, "models": {}, "legs": [], "levels": {}, "canaries": {}}
-        kinds = ["text", "vision"] if self._wanted["vision"] or "vision" in settings["models"] else ["text"]
+        kinds = ["text"]
+        if vision and (self._wanted["vision"] or "vision" in settings["models"]):
+            kinds.append("vision")
         for kind in kinds:
             encoder = self._encoder(kind, settings)
             if kind in settings["models"]:

@@ -245,7 +245,8 @@ class Piece:
     """A piece of the work on a document in the queue: one step, for some of its pages.
 
     ``pages``: their numbers; empty for the step "ingest", which finds out how many there are. ``turn``: pieces of
-    a step are handed out by ascending turn. ``attempts``: how often it was claimed and neither finished nor given back.
+    a step are handed out by ascending turn. ``attempts``: how often it was claimed and neither finished nor given
+    back.
     """
 
     generation: int
@@ -262,7 +263,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How many pieces of a step wait, were handed out and not yet claimed, are held by workers, and the pages of all."""
+    """Pieces of a step: how many wait, were handed out but not claimed, are held by workers; and the pages of all."""
 
     waiting: int = 0
     sent: int = 0

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Self, TypeAlias
+
+from .errors import UsageError
 
 Rank: TypeAlias = Literal["fusion", "maxsim", "fulltext"]
 Route: TypeAlias = Literal["auto", "vision", "text", "both"]
@@ -27,3 +30,64 @@ class IngestSettings:
     passwords: tuple[str, ...] = field(default=(), repr=False)
     jobs: int = field(default_factory=lambda: max(1, min(4, os.cpu_count() or 1)))
     page_timeout: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSettings:
+    """How a process takes part in the queue. Each is taken from the environment: VISRAG_INDEX, VISRAG_BROKER, …
+
+    ``index``: a folder or a qdrant:// URL. ``broker``: Redis; a database of its own for each index. ``text``,
+    ``vision``, ``device``: as of ``visrag.Index``. ``passwords``: to open documents with, one a line. ``inbox``: a
+    folder that ingest workers watch. ``waiting_pages``: rendered pages that may wait for the encoders.
+    ``metrics_port``: for Prometheus, 0 for none, at ``metrics_host``.
+
+    In seconds: ``lease``, for which a piece of work is a worker's unless it says that it goes on; ``piece_limit``,
+    after which a worker that still has it is ended; ``sweep``, between two looks for what was lost; ``visibility``,
+    after which Redis gives a message that was not acknowledged to another worker.
+    """
+
+    index: str = "index"
+    broker: str = field(default="redis://127.0.0.1:6379/0", repr=False)
+    text: str = ""
+    vision: str = ""
+    device: str = ""
+    passwords: tuple[str, ...] = field(default=(), repr=False)
+    inbox: str = ""
+    lease: float = 60.0
+    piece_limit: float = 3600.0
+    sweep: float = 15.0
+    visibility: float = 3600.0
+    waiting_pages: int = 512
+    metrics_port: int = 0
+    metrics_host: str = "127.0.0.1"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ, **given: Any) -> Self:
+        """The settings of the environment, but for those that are given and not None. Raises UsageError."""
+        values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        for setting in fields(cls):
+            name = f"VISRAG_{setting.name.upper()}"
+            text = environment.get(name, "")
+            if text and setting.name not in values:
+                values[setting.name] = _parsed(name, text, setting.default)
+        return cls(**values)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The kinds of models that the index must have."""
+        return ("text", "vision") if self.vision else ("text",)
+
+
+def _parsed(name: str, text: str, default: object) -> object:
+    """A variable of the environment as a value of its default's type."""
+    if isinstance(default, tuple):
+        return tuple(text.splitlines())
+    if isinstance(default, str):
+        return text
+    try:
+        number = int(text) if isinstance(default, int) else float(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number < float("inf"):
+        raise UsageError(f"{name}={text}: is not a number that can be used")
+    return number

@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 
     from .index import Hit
     from .ingest import Progress, Summary
-    from .records import Failure
+    from .queue import Queue, Status
+    from .records import Document, Failure
     from .sources import Source
+
+SHOWN = 20  # documents that a status lists
+NO_WORKER = 20.0  # seconds after which it is said that nobody works
 
 
 class _IngestBar:
@@ -68,6 +72,75 @@ def progress_bar() -> Iterator[Progress]:
     columns = (BarColumn(), TaskProgressColumn(), Rate(), TimeRemainingColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         yield _IngestBar(bar)
+
+
+def wait_for(queue: Queue, names: Sequence[str]) -> None:
+    """Until these documents have left the queue, with a bar where standard error is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("", total=len(names))
+        wanted, begun, warned = set(names), time.monotonic(), False
+        while True:
+            status = queue.status()
+            jobs = [job for job in status.jobs if job.order.name in wanted]
+            working = [job for job in jobs if job.document.media_type]
+            pages = sum(job.document.indexed + job.document.failed for job in working)
+            known = sum(job.document.pages for job in working)
+            doing = f"pages {pages} of {known} in {_count(len(working), 'document')}" if working else "waiting"
+            bar.update(task, completed=len(names) - len(jobs), description=doing)
+            if not jobs:
+                return
+            idle = not working and not any(load.held for load in status.queues.values())
+            if idle and not warned and time.monotonic() - begun > NO_WORKER:
+                console.print("nobody works: start visrag worker ingest render, and visrag worker text")
+                warned = True
+            time.sleep(0.5)
+
+
+def print_documents(documents: Sequence[Document], failures: Sequence[Failure], as_json: bool) -> None:
+    """Print what became of documents that went through the queue."""
+    pages = sum(document.indexed for document in documents)
+    if as_json:
+        found = {"documents": len(documents), "pages": pages, "failures": failure_rows(failures)}
+        click.echo(json.dumps(found, ensure_ascii=False))
+        return
+    click.echo(f"{_count(len(documents), 'document')} in the index, {_count(pages, 'page')}", err=True)
+    if failures:
+        print_rows(failure_rows(failures), as_json=False)
+
+
+def print_status(status: Status, as_json: bool, clear: bool = False) -> None:
+    """Print what is in the queue. ``clear``: in place of what the terminal shows."""
+    found = status.as_dict()
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False))
+        return
+    if clear:
+        click.clear()
+    click.echo("documents: " + ", ".join(f"{count} {state}" for state, count in found["documents"].items()))
+    if found["queues"]:
+        click.echo()
+        print_rows([{"step": name, **load} for name, load in found["queues"].items()], as_json=False)
+    if found["working"]:
+        now = time.time()
+        rows = [
+            {
+                "document": row["document"],
+                "pages": row["pages"],
+                "done": row["indexed"] + row["failed"],
+                "failed": row["failed"],
+                "since": f"{now - row['queued']:.0f} s",
+            }
+            for row in found["working"][:SHOWN]
+        ]
+        click.echo()
+        print_rows(rows, as_json=False)
+        if len(found["working"]) > SHOWN:
+            click.echo(f"and {len(found['working']) - SHOWN} more")
 
 
 def print_ingest(summary: Summary, as_json: bool) -> None:

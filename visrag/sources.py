@@ -6,39 +6,83 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from .errors import UsageError
 from .kinds import SUFFIXES
+from .store.remote import Listed, is_url, listing, local_path
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file and the name that it gets in the index."""
+    """A file and the name that it gets in the index. ``where``: its path, or its URL."""
 
-    path: Path
+    where: Path | str
     name: str
     size: int
 
+    @property
+    def uri(self) -> str:
+        """The file's URL; its absolute path where it is on this machine."""
+        return self.where if isinstance(self.where, str) else str(self.where.absolute())
 
-def find_sources(paths: Sequence[Path]) -> list[Source]:
-    """The files to ingest, folders walked in order of name.
+    @property
+    def path(self) -> Path:
+        """Raises UsageError for a file that isn't on this machine."""
+        if isinstance(self.where, str):
+            raise UsageError(f"{self.where}: is not a file of this machine: download it first")
+        return self.where
+
+
+def find_sources(paths: Sequence[Path | str]) -> list[Source]:
+    """The files to ingest, folders walked in order of name. Paths, and URLs of files or of what lies under a prefix.
 
     A file in a folder is named by its path under that folder, else by its own name. A folder in it that may not be read
     is given as if it were a file, so that it is among what fails. Raises UsageError for a path that is no file or
-    folder, and for two files that would get the same name.
+    folder, a URL under which nothing is, and for two files that would get the same name; MissingExtra.
     """
     found: dict[str, Source] = {}
     for path in paths:
-        for file, spelled in _files(path):
-            name = spelled.encode("utf-8", "replace").decode()
-            if name in found and found[name].path.resolve() != file.resolve():
+        for source in _sources(path):
+            known = found.get(source.name)
+            if known is not None and _real(known) != _real(source):
                 raise UsageError(
-                    f"{file} and {found[name].path} would both be named {name}: "
+                    f"{source.where} and {known.where} would both be named {source.name}: "
                     "ingest the folder above them, so that their names tell them apart"
                 )
-            found[name] = Source(file, name, size_of(file))
+            found[source.name] = source
     return list(found.values())
+
+
+def _sources(path: Path | str) -> list[Source]:
+    if isinstance(path, str) and is_url(path):
+        return [Source(file.uri, _stored(file.name), file.size) for file in _wanted(path, listing(path))]
+    files = _files(local_path(path) if isinstance(path, str) else path)
+    return [Source(file, _stored(name), size_of(file)) for file, name in files]
+
+
+def _stored(name: str) -> str:
+    """A name as it can be stored."""
+    return name.encode("utf-8", "replace").decode()
+
+
+def _real(source: Source) -> Path | str:
+    return source.where if isinstance(source.where, str) else source.where.resolve()
+
+
+def _wanted(url: str, files: Sequence[Listed]) -> list[Listed]:
+    """Of the files under a URL those that a walk through a folder takes."""
+    if [file.uri for file in files] == [url]:
+        return list(files)
+    indexes = [file.name.removesuffix("index.db") for file in files if f"/{file.name}".endswith("/index.db")]
+    indexes = [index for index in indexes if any(file.name.startswith(f"{index}vectors/") for file in files)]
+    return [
+        file
+        for file in files
+        if PurePosixPath(file.name).suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in file.name.split("/"))
+        and not file.name.startswith(tuple(indexes))
+    ]
 
 
 def _files(path: Path) -> list[tuple[Path, str]]:

@@ -154,10 +154,12 @@ def test_the_way_of_a_document(store):
     assert store.parcel(text) == b"one"
     known = store.job(generation).document
     assert (known.pages, known.indexed, known.failed) == (3, 0, 1)
+    assert store.unfinished() == []
     assert store.finish(text, [page(1, "first", tokens=vectors(1)), page(2, "second")]) == 0
     with pytest.raises(NotFound):
         store.parcel(text)
     assert store.page_count(Filter()) == 0  # not yet committed
+    assert store.unfinished() == [generation]
     done = store.commit(generation, 3)
     assert (done.state, done.pages, done.indexed, done.failed) == ("partial", 3, 2, 1)
     assert store.failures() == [gone]
@@ -227,6 +229,23 @@ def test_what_a_late_worker_leaves_is_tidied(store):
     assert store.parcel(pieces[1]) == b"parcel"
     with pytest.raises(NotFound):
         store.parcel(pieces[0])
+
+
+def test_the_original_of_a_document_in_the_queue(store, tmp_path):
+    file = tmp_path / "a.pdf"
+    file.write_bytes(b"%PDF")
+    [piece] = begin(store, "a.pdf")
+    with pytest.raises(NotFound):
+        store.original("a.pdf", piece.generation)
+    store.describe(piece.generation, document("a.pdf", "abc"))
+    store.put_original(file, "abc", link=False)
+    file.unlink()
+    assert store.original("a.pdf", piece.generation).read_bytes() == b"%PDF"
+    with pytest.raises(NotFound):
+        store.original("a.pdf")  # not yet visible
+    store.finish(piece)
+    store.commit(piece.generation, 0)
+    assert store.original("a.pdf").read_bytes() == b"%PDF"
 
 
 def test_a_failure_of_the_whole_document(store):

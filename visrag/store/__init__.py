@@ -143,6 +143,10 @@ class Store(Protocol):
         Their messages are lost."""
         ...
 
+    def unfinished(self) -> list[Generation]:
+        """The documents in the queue that have no piece left, and were not committed."""
+        ...
+
     def put_parcel(self, piece: Piece, data: bytes) -> None:
         """Keep what one step hands to the next, until the piece is finished or its document leaves the queue."""
         ...
@@ -195,8 +199,9 @@ class Store(Protocol):
         """Text, words and size of a page, without its picture. Raises NotFound."""
         ...
 
-    def original(self, document: str) -> Path:
-        """Where on this machine the file of a document is. Raises NotFound."""
+    def original(self, document: str, generation: Generation | None = None) -> Path:
+        """Where on this machine the file of a document is: of the visible one, or of one that is being written.
+        Raises NotFound."""
         ...
 
     def image_path(self, page: PageRef) -> Path | None:

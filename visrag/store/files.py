@@ -46,12 +46,12 @@ class Files:
         with self._database.write() as connection:
             connection.execute("INSERT OR REPLACE INTO originals VALUES (?, ?)", (content, where))
 
-    def original(self, document: str) -> Path:
+    def original(self, document: str, generation: int | None) -> Path:
         with self._database.read() as connection:
             row = connection.execute(
                 "SELECT o.content, o.link FROM generations g JOIN originals o USING (content) "
-                "WHERE g.visible AND g.name = ?",
-                (document,),
+                "WHERE g.name = ?1 AND (g.id = ?2 OR (g.visible AND ?2 IS NULL))",
+                (document, generation),
             ).fetchone()
         if row is None:
             raise NotFound(f"the index keeps no file of {document}")

@@ -256,9 +256,9 @@ class LocalStore(LocalWork):
         with self._snapshot() as (_, table):
             return int(table.allowed(filter).sum())
 
-    def original(self, document: str) -> Path:
-        """Where the file of a document is: the index's copy, or the file that was linked. Raises NotFound."""
-        return self._files.original(document)
+    def original(self, document: str, generation: Generation | None = None) -> Path:
+        """As the protocol says: the index's copy, or the file that was linked."""
+        return self._files.original(document, generation)
 
     def image_path(self, page: PageRef) -> Path | None:
         """Where the stored picture of a page is, if one was stored."""

@@ -144,6 +144,13 @@ class LocalWork:
                 "UPDATE pieces SET sent = NULL WHERE queue = ? AND holder IS NULL AND sent < ?", (queue, before)
             ).rowcount
 
+    def unfinished(self) -> list[int]:
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT generation FROM jobs j WHERE NOT EXISTS (SELECT 1 FROM pieces p WHERE p.generation = j.generation)"
+            )
+            return [generation for (generation,) in rows]
+
     def put_parcel(self, piece: Piece, data: bytes) -> None:
         path = self._parcel(piece)
         with mapped(path):

@@ -1,0 +1,74 @@
+"""One thread that owns the models, and batches filled from the pieces of many threads."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from .encoders import Encoders
+from .errors import EncoderError
+from .records import EncodedPage, Page
+from .settings import Route
+
+Encoded = list[EncodedPage | EncoderError]
+
+
+@dataclass(slots=True)
+class _Order:
+    pages: Sequence[Page]
+    route: Route
+    result: Future[Encoded] = field(default_factory=Future)
+
+
+class Batcher:
+    """``encode`` is called by any number of threads; one thread encodes what waits, up to a batch of pages at once.
+
+    ``observe`` is told of each batch: its pages, and how many there could have been.
+    """
+
+    def __init__(self, encoders: Encoders, observe: Callable[[int, int], None] | None = None) -> None:
+        self._encoders = encoders
+        self._observe = observe
+        self._orders: queue.Queue[_Order] = queue.Queue()
+        threading.Thread(target=self._run, name="encode", daemon=True).start()
+
+    def encode(self, pages: Sequence[Page], route: Route) -> Encoded:
+        """As ``Encoders.encode``. Waits for its turn."""
+        order = _Order(pages, route)
+        self._orders.put(order)
+        return order.result.result()
+
+    def _run(self) -> None:
+        held: _Order | None = None
+        while True:
+            batch = [held or self._orders.get()]
+            held = None
+            count = len(batch[0].pages)
+            while not self._orders.empty():
+                order = self._orders.get()
+                count += len(order.pages)
+                if order.route != batch[0].route or count > self._encoders.batch:
+                    held = order
+                    break
+                batch.append(order)
+            self._encode(batch)
+
+    def _encode(self, batch: Sequence[_Order]) -> None:
+        pages = [page for order in batch for page in order.pages]
+        try:
+            results = self._encoders.encode(pages, batch[0].route)
+        except Exception as error:  # of a library; raised again where the piece was asked for
+            if len(batch) == 1:
+                batch[0].result.set_exception(error)
+                return
+            for order in batch:
+                self._encode([order])
+            return
+        if self._observe is not None:
+            self._observe(len(pages), self._encoders.batch)
+        for order in batch:
+            order.result.set_result(results[: len(order.pages)])
+            del results[: len(order.pages)]

@@ -1,0 +1,81 @@
+"""Handing out the queue's work, and putting right what went wrong: by workers, each for all.
+
+The store knows what there is to do; a message only says that a piece can be claimed. So a message may be lost, or
+come twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from .records import Document, Load, Piece, QueueName
+from .steps import ATTEMPTS, PIECE_PAGES, end, give_up, wanted_legs
+from .store import Store
+
+SENT = 32  # pieces of a step that may be handed out and not yet claimed
+LOST = 30.0  # seconds after which a message of which the broker knows nothing counts as lost
+
+log = logging.getLogger("visrag")
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """Hands out pieces.
+
+    ``send`` gives a piece's message to the broker; what it raises is logged, as the sweep comes back to it.
+    ``models``: that the index must have before documents are opened ("text", "vision"). ``waiting_pages``: rendered
+    pages that may wait for the encoders; about that many more are being rendered at most.
+    """
+
+    store: Store
+    send: Callable[[Piece], None]
+    models: Sequence[str] = ("text",)
+    waiting_pages: int = 512
+
+    def __call__(self) -> int:
+        """Hand out what may be: how many pieces."""
+        load = self.store.load()
+        pieces = [
+            piece
+            for queue, found in load.items()
+            if found.waiting and (room := self._room(queue, load)) > found.sent
+            for piece in self.store.take(queue, room)
+        ]
+        for piece in pieces:
+            try:
+                self.send(piece)
+            except Exception as error:  # the broker's library has no one root of its errors
+                log.warning("the broker took no message (%s); it will be sent again", error)
+                break
+        return len(pieces)
+
+    def _room(self, queue: QueueName, load: dict[QueueName, Load]) -> int:
+        """How many pieces of a step may be handed out and not yet claimed."""
+        if queue == "ingest":
+            return SENT if wanted_legs(self.store, self.models) is not None else 0
+        if queue == "render":
+            waiting = sum(load[step].pages for step in ("text", "encode") if step in load)
+            return max(0, min(SENT, (self.waiting_pages - waiting) // PIECE_PAGES - load["render"].held))
+        return SENT
+
+
+def sweep(store: Store, messages: int) -> list[Document]:
+    """Put right what dead workers and a broker that forgot have left: the documents that were ended.
+
+    ``messages``: how many the broker has, delivered or not. To be followed by a dispatch.
+    """
+    for piece in store.expire():
+        log.warning("%s: its worker has not come back (attempt %d)", piece.id, piece.attempts)
+        if piece.attempts >= ATTEMPTS:
+            give_up(store, piece)
+    load = store.load()
+    if messages < sum(found.sent + found.held for found in load.values()):
+        lost = sum(store.recall(queue, time.time() - LOST) for queue, found in load.items() if found.sent)
+        if lost:
+            log.warning("%d messages were lost; they are sent again", lost)
+    ended = [end(store, generation) for generation in store.unfinished()]
+    store.tidy()
+    return [document for document in ended if document is not None]

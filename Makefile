@@ -10,8 +10,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 export DEBIAN_FRONTEND := noninteractive
 
-# What the tests need beside Python: the second renderer, and the fonts of the samples.
-DEBIAN_PACKAGES := poppler-utils fonts-lato fonts-morisawa-bizud-gothic fonts-courier-prime
+# What the tests need beside Python: the second renderer, the fonts of the samples, the broker, a health check's client.
+DEBIAN_PACKAGES := poppler-utils fonts-lato fonts-morisawa-bizud-gothic fonts-courier-prime redis-server wget
 
 # A question whose answer (118) stands in a table of a sample, and where.
 QUESTION := How many passengers can stand in a Kestrel tram?
@@ -57,7 +57,7 @@ endef
 
 .venv/installed-tests: .venv/installed
 	@printf 'Installing the packages for tests into .venv '
-	@$(call pip,.venv,--group test)
+	@$(call pip,.venv,-e '.[queue,qdrant,s3]' --group test)
 	@touch $@
 
 .venv-colpali/installed: pyproject.toml
@@ -66,7 +66,7 @@ endef
 	@$(call pip,.venv-colpali,-e '.[colpali]' torchvision==0.28.0 --group test)
 	@touch $@
 
-.PHONY: help demo test test-colpali lint types format samples wheel clean debian python-venv
+.PHONY: help demo test test-colpali chaos lint types format samples wheel clean debian python-venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ test: debian .venv/installed-tests ## set up for tests and run all: lint, types,
 
 test-colpali: .venv-colpali/installed ## the tests of colpali-engine's models, in an environment of their own
 	.venv-colpali/bin/pytest tests/test_colpali.py
+
+chaos: debian .venv/installed-tests ## kill, stop and starve workers, broker and store amid an ingest of the evaluation data
+	$(BIN)/python benchmarks/chaos.py
 
 lint: .venv/installed-tests ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -23,14 +23,21 @@ class Source:
 
     @property
     def uri(self) -> str:
-        """The file's URL; its absolute path where it is on this machine."""
-        return self.where if isinstance(self.where, str) else str(self.where.absolute())
+        """The file's URL; its absolute path where it is on this machine (file:// where that is no Unicode)."""
+        if isinstance(self.where, str):
+            return self.where
+        path = self.where.absolute()
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            return path.as_uri()
+        return str(path)
 
     @property
     def path(self) -> Path:
         """Raises UsageError for a file that isn't on this machine."""
         if isinstance(self.where, str):
-            raise UsageError(f"{self.where}: is not a file of this machine: download it first")
+            raise UsageError(f"{self.where}: is not a file of this machine: download it, or use workers (visrag ingest --queue)")
         return self.where
 
 

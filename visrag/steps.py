@@ -70,10 +70,11 @@ def open_document(
             if _unchanged(store.document(job.order.name), document, bool(passwords)):
                 store.abandon(piece.generation)
                 return Outcome(document=document)
+            store.describe(piece.generation, document)
+            store.put_original(path, document.content, settings.link)
             opened = _open(renderer, job, path, settings, store)
             document = replace(document, pages=opened.pages, media_type=opened.media_type, renderer=opened.renderer)
             store.describe(piece.generation, document)
-            store.put_original(path, document.content, settings.link)
             if _stamp(path) != before:
                 why = "was changed while it was read: ingest it again"
                 raise DocumentError(document.name, None, Reason.MISSING, why)

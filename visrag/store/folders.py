@@ -50,20 +50,13 @@ class LocalFolder:
                         target.write(data)
                     target.flush()
                     os.fsync(target.fileno())
-                    self._into_place(part, path)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    part.replace(path)
                 except BaseException:
                     part.unlink(missing_ok=True)
                     raise
-
-    def _into_place(self, part: Path, path: Path) -> None:
-        above = path.parents[: len(path.relative_to(self._folder).parts)]
-        while part.stat():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):  # the folder was empty, and a ``delete`` took it in between
-                part.replace(path)
-                for folder in above:
-                    sync_folder(folder)
-                return
+            for folder in path.parents[: len(path.relative_to(self._folder).parts)]:
+                sync_folder(folder)
 
     def get(self, name: str) -> bytes:
         return self._read(name, Path.read_bytes)
@@ -85,12 +78,8 @@ class LocalFolder:
 
     def delete(self, names: Iterable[str]) -> None:
         for path in (self._folder / name for name in names):
-            with mapped(path):
-                with suppress(FileNotFoundError, NotADirectoryError):
-                    path.unlink()
-                with suppress(OSError):  # it is not empty
-                    for folder in path.parents[: len(path.relative_to(self._folder).parts) - 1]:
-                        folder.rmdir()
+            with mapped(path), suppress(FileNotFoundError, NotADirectoryError):
+                path.unlink()
 
     def names(self, above: str) -> Iterator[str]:
         """Of all files below the folder ``above`` ("": this one)."""

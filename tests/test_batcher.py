@@ -1,0 +1,111 @@
+"""Batches: filled from many threads, halved where memory runs out; an error costs only the piece that it is in."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from visrag.batcher import Batcher
+from visrag.encoders import BATCH, GROW_AFTER, Encoders
+from visrag.errors import EncoderError
+from visrag.records import EncodedPage, Leg, Page, PatchVectors, Places, QueryVectors
+
+
+class Counting:
+    """An encoder whose vector of a page is the page's number; ``room``: pages that its memory is enough for."""
+
+    needs_image = False
+    legs = (Leg("tokens", "counting", 1, "1"),)
+
+    def __init__(self, room: int = 1000) -> None:
+        self.room = room
+        self.batches: list[int] = []
+        self.open = threading.Event()
+        self.open.set()
+
+    def encode_pages(self, pages: Sequence[Page]) -> list[Mapping[str, PatchVectors]]:
+        self.batches.append(len(pages))
+        self.open.wait(10)
+        if len(pages) > self.room:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+        if any(page.text == "bug" for page in pages):
+            raise ZeroDivisionError("a fault of the library")
+        nowhere = Places.of_boxes([], [])
+        return [{"tokens": PatchVectors(np.full((1, 1), page.number, np.float32), nowhere)} for page in pages]
+
+    def encode_query(self, question: str) -> Mapping[str, QueryVectors]:
+        raise NotImplementedError
+
+
+def encoders(encoder: Counting) -> Encoders:
+    return Encoders(encoder, None, {"tokens": (0.0, 0.0)})
+
+
+def pages(*numbers: int, text: str = "") -> list[Page]:
+    return [Page(number, 1.0, 1.0, text) for number in numbers]
+
+
+def values(results: Sequence[EncodedPage | EncoderError]) -> list[float]:
+    return [float(found.legs["tokens"].vectors[0, 0]) for found in results if isinstance(found, EncodedPage)]
+
+
+def test_what_waits_is_encoded_together_and_each_gets_its_own() -> None:
+    encoder = Counting()
+    encoder.open.clear()
+    observed: list[tuple[int, int]] = []
+    batcher = Batcher(encoders(encoder), lambda count, room: observed.append((count, room)))
+    with ThreadPoolExecutor(9) as threads:
+        first = threads.submit(batcher.encode, pages(0), "text")
+        while not encoder.batches:
+            pass
+        others = [threads.submit(batcher.encode, pages(10 * i, 10 * i + 1), "text") for i in range(1, 9)]
+        while batcher._orders.qsize() < 8:
+            pass
+        encoder.open.set()
+        assert values(first.result()) == [0.0]
+        assert [values(other.result()) for other in others] == [[10.0 * i, 10.0 * i + 1] for i in range(1, 9)]
+    assert encoder.batches == [1, 16]
+    assert observed == [(1, BATCH), (16, BATCH)]
+
+
+def test_an_error_costs_only_its_piece() -> None:
+    encoder = Counting()
+    encoder.open.clear()
+    batcher = Batcher(encoders(encoder))
+    with ThreadPoolExecutor(3) as threads:
+        threads.submit(batcher.encode, pages(0), "text")
+        while not encoder.batches:
+            pass
+        good = threads.submit(batcher.encode, pages(1), "text")
+        bad = threads.submit(batcher.encode, pages(2, text="bug"), "text")
+        while batcher._orders.qsize() < 2:
+            pass
+        encoder.open.set()
+        assert values(good.result()) == [1.0]
+        with pytest.raises(ZeroDivisionError):
+            bad.result()
+
+
+def test_a_batch_is_halved_when_memory_runs_out_and_grows_back() -> None:
+    encoder = Counting(room=9)
+    found = encoders(encoder)
+    assert values(found.encode(pages(*range(40)), "text")) == list(range(40))
+    assert encoder.batches == [32, 16, 8, 8, 8, 8, 8]
+    encoder.room, encoder.batches = 1000, []
+    found.encode(pages(*range(8 * GROW_AFTER + 100)), "text")
+    assert (max(encoder.batches), found.batch) == (16, 16)
+
+
+def test_a_page_too_large_for_the_memory_fails_alone() -> None:
+    results = encoders(Counting(room=0)).encode(pages(1, 2), "text")
+    assert [type(result) for result in results] == [EncoderError, EncoderError]
+    assert "memory" in str(results[0])
+
+
+def test_other_errors_are_raised() -> None:
+    with pytest.raises(ZeroDivisionError):
+        encoders(Counting()).encode(pages(1, text="bug"), "text")

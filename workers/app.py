@@ -100,9 +100,10 @@ def close_child(**_: Any) -> None:
 
 @signals.worker_shutdown.connect
 def close(**_: Any) -> None:
-    from . import process
+    from . import metrics, process
 
     process.close()
+    metrics.close()
 
 
 def messages() -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess, start_http_server, values
+
 from visrag.errors import UsageError
 from visrag.queue import STEPS
 from visrag.records import Load, QueueName
@@ -14,11 +16,12 @@ from visrag.store.remote import Downloads
 
 from .app import settings as _settings
 
+_folder: Downloads | None = None
 if _settings.metrics_port and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-    _kept = Downloads().__enter__()  # removed by the next worker, if this one is killed
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_kept.folder)
-
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess, start_http_server
+    _folder = Downloads().__enter__()  # removed by the next worker, if this one is killed
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_folder.folder)
+    # where flower is installed, Celery has imported it, and it prometheus_client, before the variable was set
+    values.ValueClass = values.get_value_class()
 
 _rendered = Counter("visrag_pages_rendered_total", "Pages read.")
 _encoded = Counter("visrag_pages_encoded_total", "Pages encoded.", ["step"])
@@ -70,3 +73,9 @@ def serve(settings: QueueSettings) -> None:
     except OSError as error:
         where = f"{settings.metrics_host}:{settings.metrics_port}"
         raise UsageError(f"VISRAG_METRICS_PORT: nothing can be served at {where} ({error.strerror})") from error
+
+
+def close() -> None:
+    """Of the first process: remove what it counted in."""
+    if _folder is not None:
+        _folder.__exit__()

@@ -51,7 +51,8 @@ def settle() -> None:
 
 
 def files(inbox: Path) -> set[str]:
-    return {path.relative_to(inbox).as_posix() for path in inbox.rglob("*") if path.is_file()}
+    names = {path.relative_to(inbox).as_posix() for path in inbox.rglob("*") if path.is_file()}
+    return {name for name in names if not name.startswith(".visrag/")}
 
 
 def test_the_way_of_files(hand: Hand, inbox: Path) -> None:
@@ -59,6 +60,7 @@ def test_the_way_of_files(hand: Hand, inbox: Path) -> None:
     pdf(inbox / "sub" / "below.pdf", "heron")
     (inbox / "broken.pdf").write_bytes(b"%PDF-1.7 and nothing else")
     (inbox / "note.unknown").write_text("not ours")
+    (inbox / ".hidden.pdf").write_text("not to be looked at")
     look(hand.store, inbox)
     assert hand.store.jobs() == []  # not yet complete
     settle()
@@ -68,7 +70,8 @@ def test_the_way_of_files(hand: Hand, inbox: Path) -> None:
     hand.work()
     look(hand.store, inbox)
     assert files(inbox) == {
-        "done/good.pdf", "done/sub/below.pdf", "failed/broken.pdf", "failed/broken.pdf.txt", "note.unknown",
+        "done/good.pdf", "done/sub/below.pdf", "failed/broken.pdf", "failed/broken.pdf.txt", "failed/note.unknown",
+        "failed/note.unknown.txt", ".hidden.pdf",
     }  # fmt: skip
     assert not (inbox / "sub").exists()
     reason = (inbox / "failed" / "broken.pdf.txt").read_text()
@@ -124,3 +127,33 @@ def test_a_file_that_is_still_being_copied_is_left(hand: Hand, inbox: Path) -> N
     os.utime(inbox / "a.pdf", (0, 0))  # an old time of change tells nothing
     look(hand.store, inbox)
     assert hand.store.jobs() == []
+
+
+def test_a_revoked_file_is_not_taken_again(hand: Hand, inbox: Path) -> None:
+    pdf(inbox / "a.pdf")
+    settle()
+    look(hand.store, inbox)
+    [job] = hand.store.jobs()
+    hand.store.abandon(job.generation)
+    look(hand.store, inbox)
+    assert hand.store.jobs() == []
+    assert files(inbox) == {"failed/a.pdf", "failed/a.pdf.txt"}
+    assert (inbox / "failed" / "a.pdf.txt").read_text() == "it was taken out of the queue\n"
+    pdf(inbox / "a.pdf")
+    settle()
+    look(hand.store, inbox)
+    assert len(hand.store.jobs()) == 1
+
+
+def test_a_name_that_is_no_unicode(hand: Hand, inbox: Path) -> None:
+    pdf(Path(os.fsdecode(bytes(inbox) + b"/caf\xe9.pdf")))
+    pdf(inbox / "good.pdf")
+    settle()
+    look(hand.store, inbox)
+    hand.work()
+    look(hand.store, inbox)
+    assert {document.name: document.state for document in hand.store.documents()} == {
+        "caf?.pdf": "indexed",
+        "good.pdf": "indexed",
+    }
+    assert len(files(inbox)) == 2

@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from visrag import Index, IngestSettings, NotFound, UsageError
 from visrag.encode.text import TextEncoder
-from visrag.errors import EncoderError
 from visrag.encoders import Encoders
+from visrag.errors import EncoderError
 from visrag.ingest import Silent, ingest
 from visrag.records import Page, PageRef, PatchVectors, QueryVectors
 from visrag.settings import RendererName

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from visrag.errors import StoreError
-from visrag.parcel import pack_parcel, unpack_parcel
+from visrag.parcel import ParcelDamaged, pack_parcel, unpack_parcel
 from visrag.records import Page, Word
 
 
@@ -31,5 +30,5 @@ def test_pages_come_back_as_they_were_and_pictures_to_the_bit() -> None:
 def test_a_damaged_parcel_is_told() -> None:
     data = pack_parcel([page(1)], pictures=False)
     for broken in (b"", data[:-10], data[: len(data) // 2], b"PK" + b"\0" * 100):
-        with pytest.raises(StoreError, match="damaged"):
+        with pytest.raises(ParcelDamaged, match="damaged"):
             unpack_parcel(broken)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,9 @@ from queue_cases import Hand
 
 from visrag import Index, IngestSettings
 from visrag.dispatch import sweep
+from visrag.errors import EncoderError, FileChanged
 from visrag.models import Models
-from visrag.records import Failure, Filter, PageRef, Piece
+from visrag.records import Document, EncodedPage, Filter, Order, Page, PageRef, Piece
 from visrag.render import Renderer
 from visrag.settings import Route
 from visrag.steps import ATTEMPTS, PIECE_PAGES, encode_pages, end
@@ -148,7 +149,7 @@ def test_a_document_whose_last_worker_died_before_the_commit(store: LocalStore, 
     hand.do(hand.claim())
     render = hand.claim()
     store.finish(render)  # as if its pages were in, and the worker then died
-    assert [document.name for document in sweep(store, 0)] == ["a.pdf"]
+    assert [outcome.document.name for outcome in sweep(store, {})] == ["a.pdf"]
     assert store.job(generation) is None
     assert end(store, generation) is None
 
@@ -164,7 +165,7 @@ def test_a_late_result_of_a_worker_that_was_thought_dead(store: LocalStore, hand
     store.put_parcel(late, data)
     assert encode_pages(store, late, hand.encoders.encode).pages == 0
     assert store.page_count(Filter()) == 2
-    sweep(store, 0)
+    sweep(store, {})
     assert leftovers(store) == []
 
 
@@ -173,7 +174,7 @@ def test_a_page_that_kills_its_worker_is_given_up_and_no_other(store: LocalStore
     hand.do(hand.claim())
     killed = 0
     for _ in range(200):
-        sweep(store, 0)
+        sweep(store, {})
         piece = hand.claim()
         if piece is None:
             break
@@ -245,19 +246,73 @@ def test_a_document_stays_when_its_file_has_gone(store: LocalStore, hand: Hand, 
     assert store.jobs() == []
 
 
-def test_a_linked_file_that_changes_on_the_way(store: LocalStore, hand: Hand, tmp_path: Path) -> None:
+def test_a_linked_file_that_changes_on_the_way_is_read_again(store: LocalStore, hand: Hand, tmp_path: Path) -> None:
     file = pdf(tmp_path / "a.pdf", 1)
-    link = IngestSettings(ocr="off", jobs=1, link=True)
-    hand.enqueue(file, link)
+    hand.enqueue(file, IngestSettings(ocr="off", jobs=1, link=True))
     hand.do(hand.claim())
     pdf(file, 1, "otter")
-    assert hand.work() == []
-    assert store.documents() == []
-    hand.enqueue(file, link)
     [done] = hand.work()
-    assert done.state == "indexed"
+    assert (done.state, texts(store, "a.pdf", 1)) == ("indexed", ["otter number 1"])
     assert store.original("a.pdf") == file
     assert list((store.folder / "originals").iterdir()) == []
+
+
+def test_a_linked_file_that_goes_on_the_way(store: LocalStore, hand: Hand, tmp_path: Path) -> None:
+    file = pdf(tmp_path / "a.pdf", 1)
+    hand.enqueue(file, IngestSettings(ocr="off", jobs=1, link=True))
+    hand.do(hand.claim())
+    hand.do(hand.claim())
+    file.unlink()
+    [done] = hand.work()
+    assert (done.state, store.failures()[0].reason) == ("failed", "missing")
+
+
+def test_a_file_that_changes_while_it_is_copied(store: LocalStore, tmp_path: Path) -> None:
+    file = pdf(tmp_path / "a.pdf", 1)
+    store.begin(document := Document("a.pdf", "0" * 64, "settings", "application/pdf"))
+    with pytest.raises(FileChanged):
+        store.put_original(file, document.content, link=False)
+    assert list((store.folder / "originals").iterdir()) == []
+
+
+def test_a_page_that_cannot_be_stored_costs_no_other(store: LocalStore, hand: Hand, tmp_path: Path) -> None:
+    hand.enqueue(pdf(tmp_path / "a.pdf", 3), NO_OCR)
+    hand.do(hand.claim())
+    hand.do(hand.claim())
+
+    def encode(pages: Sequence[Page], route: Route) -> list[EncodedPage | EncoderError]:
+        results = hand.encoders.encode(pages, route)
+        assert isinstance(results[1], EncodedPage)
+        results[1].legs["tokens"].vectors[0, 0] = np.nan
+        return results
+
+    encode_pages(store, hand.claim(), encode)
+    [document] = store.documents()
+    assert (document.state, document.indexed, document.failed) == ("partial", 2, 1)
+    [failure] = store.failures()
+    assert (failure.page, failure.reason) == (2, "encoder")
+
+
+def test_a_late_renderer_does_not_take_pages_away(store: LocalStore, hand: Hand, tmp_path: Path) -> None:
+    hand.enqueue(pdf(tmp_path / "a.pdf", 5), NO_OCR)
+    hand.do(hand.claim())
+    late = hand.claim()
+    store.renew([late.id], "hand", -1.0)
+    second = store.claim(late.id, "other", 60.0)
+    hand.do(second)
+    hand.do(late, lambda: True)  # it stops after a page, and its parcel has the same name
+    [done] = hand.work()
+    assert (done.state, done.indexed, done.failed) == ("indexed", 5, 0)
+
+
+def test_parcels_that_are_lost_each_time_are_given_up(store: LocalStore, hand: Hand, tmp_path: Path) -> None:
+    hand.enqueue(pdf(tmp_path / "a.pdf", 2), NO_OCR)
+    while (piece := hand.claim()) is not None:
+        if piece.queue == "text":
+            shutil.rmtree(store.folder / "waiting", ignore_errors=True)
+        hand.do(piece)
+    assert [(failure.page, failure.reason) for failure in store.failures()] == [(1, "encoder"), (2, "encoder")]
+    assert "do all workers share the files" in store.failures()[0].message
 
 
 def test_a_locked_document(store: LocalStore, hand: Hand, tmp_path: Path) -> None:
@@ -299,13 +354,22 @@ def test_a_revoked_document_is_not_written(store: LocalStore, hand: Hand, tmp_pa
     assert list((store.folder / "originals").iterdir()) == []
 
 
-def test_an_expired_piece_is_done_by_another(store: LocalStore, hand: Hand, tmp_path: Path) -> None:
+def test_a_result_counts_only_while_no_other_has_the_piece(store: LocalStore, hand: Hand, tmp_path: Path) -> None:
     hand.enqueue(pdf(tmp_path / "a.pdf", 1), NO_OCR)
     first = hand.claim()
-    store.renew([first.id], "hand", 0.01)
-    time.sleep(0.05)
-    assert isinstance(store.claim(first.id, "other", 60.0), Piece)
-    hand.do(first)  # the first one was only slow
+    store.renew([first.id], "hand", -1.0)
+    second = store.claim(first.id, "other", 60.0)
+    assert second is not None
+    hand.do(first)
+    assert {queue: load.held for queue, load in store.load().items()} == {"ingest": 1}
+    store.renew([second.id], "other", -1.0)
+    hand.do(second)  # its time is up, but nobody else has it
     hand.work()
     assert [document.state for document in store.documents()] == ["indexed"]
-    assert store.failures() == list[Failure]()
+
+
+def test_one_document_that_cannot_be_ended_does_not_keep_the_others(store: LocalStore, hand: Hand) -> None:
+    bad, good = store.enqueue([Order("bad.pdf", "x", {"unknown": 1}), Order("good.pdf", "y")])
+    for generation in (bad, good):
+        store.finish(Piece(generation, "ingest"))
+    assert [outcome.document.name for outcome in sweep(store, {}) if outcome.document] == ["good.pdf"]

@@ -23,6 +23,10 @@ class _Order:
     result: Future[Encoded] = field(default_factory=Future)
 
 
+class Stopped(Exception):
+    """Raised when the worker ends before a piece's turn has come."""
+
+
 class Batcher:
     """``encode`` is called by any number of threads; one thread encodes what waits, up to a batch of pages at once.
 
@@ -33,13 +37,18 @@ class Batcher:
         self._encoders = encoders
         self._observe = observe
         self._orders: queue.Queue[_Order] = queue.Queue()
+        self._stopping = threading.Event()
         threading.Thread(target=self._run, name="encode", daemon=True).start()
 
     def encode(self, pages: Sequence[Page], route: Route) -> Encoded:
-        """As ``Encoders.encode``. Waits for its turn."""
+        """As ``Encoders.encode``. Waits for its turn. Raises Stopped where it does not come."""
         order = _Order(pages, route)
         self._orders.put(order)
         return order.result.result()
+
+    def stop(self) -> None:
+        """Encode nothing more but what was begun."""
+        self._stopping.set()
 
     def _run(self) -> None:
         held: _Order | None = None
@@ -59,6 +68,8 @@ class Batcher:
     def _encode(self, batch: Sequence[_Order]) -> None:
         pages = [page for order in batch for page in order.pages]
         try:
+            if self._stopping.is_set():
+                raise Stopped
             results = self._encoders.encode(pages, batch[0].route)
         except Exception as error:  # of a library; raised again where the piece was asked for
             if len(batch) == 1:
@@ -67,8 +78,8 @@ class Batcher:
             for order in batch:
                 self._encode([order])
             return
-        if self._observe is not None:
-            self._observe(len(pages), self._encoders.batch)
         for order in batch:
             order.result.set_result(results[: len(order.pages)])
             del results[: len(order.pages)]
+        if self._observe is not None:
+            self._observe(len(pages), self._encoders.batch)

@@ -50,7 +50,7 @@ class _Group(click.Group):
             click.echo(f"visrag: {error}", err=True)
             ctx.exit(2)
         except KeyboardInterrupt:
-            kept = ctx.invoked_subcommand in ("ingest", "retry")
+            kept = ctx.invoked_subcommand in ("ingest", "retry", "copy")
             goes_on = ": the documents that were done are in the index, and the same command goes on from there"
             click.echo(f"stopped{goes_on if kept else ''}", err=True)
             ctx.exit(130)
@@ -142,12 +142,14 @@ def ingest(
 ) -> None:
     """Bring PDFs, images, text documents, and folders or URLs of them into the index."""
     if queue:
-        refused = {"--sync": sync, "--text": options["text"], "--vision": options["vision"], "--jobs": options["jobs"]}
+        refused = {"--sync": sync, **{f"--{name}": options[name] for name in ("text", "vision", "device", "jobs")}}
         for option, given in refused.items():
             if given:
                 raise UsageError(f"{option} cannot be used with --queue: models and processes are the workers'")
         _ingest_by_workers(paths, path, broker, _pairs(tags) if tags else None, _settings(options), no_wait, as_json)
         return
+    if no_wait or broker:
+        raise UsageError("--no-wait and --broker are of use with --queue only")
     with _open(path, options) as index, progress_bar() as progress:
         summary = index.ingest(
             *paths, tags=_pairs(tags) if tags else None, sync=sync, progress=progress, settings=_settings(options)
@@ -192,6 +194,9 @@ def worker(steps: tuple[str, ...], path: str, processes: int | None, log_level: 
     """
     from .queue import work
 
+    if options["inbox"] and "ingest" not in steps:
+        raise UsageError("--inbox: a folder is watched by workers with the step ingest")
+    _checked(path)
     work(steps, processes, log_level, {"index": path, **options})
 
 
@@ -334,6 +339,27 @@ def remove(names: tuple[str, ...], path: str, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("source", metavar="SRC")
+@click.argument("target", metavar="DST")
+@_json_option
+def copy(source: str, target: str, as_json: bool) -> None:
+    """Copy the index SRC into the index DST: folders, or qdrant:// URLs. Run again, it goes on."""
+    from .copy import copy_index
+
+    with progress_bar() as progress:
+        summary = copy_index(source, target, progress)
+    if as_json:
+        print_ingest(summary, as_json)
+    else:
+        counts = f"documents {summary.documents}, pages {summary.pages}, unchanged {summary.unchanged}"
+        click.echo(f"copied in {summary.seconds:.1f} s: {counts}", err=True)
+        if summary.failures:
+            print_rows(failure_rows(summary.failures), as_json=False)
+    if summary.failures:
+        sys.exit(1)
+
+
+@main.command()
 @_index_option
 @_read_options
 @_device_option
@@ -387,8 +413,7 @@ def evaluate(questions: Path | None, beir: Path | None, path: str | None, as_jso
 def _open(path: str, options: dict[str, Any] | None = None) -> Index:
     from .index import Index
 
-    if not path:
-        raise UsageError("--index: give the folder of the index")
+    _checked(path)
     options = options or {}
     return Index(path, **{key: options[key] for key in ("text", "vision", "device") if key in options})
 
@@ -397,7 +422,7 @@ def _open(path: str, options: dict[str, Any] | None = None) -> Index:
 def _store(path: str) -> Iterator[Store]:
     from .store.opening import open_store
 
-    store = open_store(path)
+    store = open_store(_checked(path))
     try:
         yield store
     finally:
@@ -415,7 +440,7 @@ def _ingest_by_workers(
 ) -> None:
     from .queue import Queue
 
-    with Queue(broker, index) as queue:
+    with Queue(broker, _checked(index)) as queue:
         names = queue.ingest(*paths, tags=tags, settings=settings)
         if no_wait:
             if as_json:
@@ -433,6 +458,12 @@ def _ingest_by_workers(
     print_documents(documents, failures, as_json)
     if failures:
         sys.exit(1)
+
+
+def _checked(path: str) -> str:
+    if not path:
+        raise UsageError("--index: give the folder of the index")
+    return path
 
 
 def _settings(options: dict[str, Any]) -> Any:

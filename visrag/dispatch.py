@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from .records import Document, Load, Piece, QueueName
-from .steps import ATTEMPTS, PIECE_PAGES, end, give_up, wanted_legs
+from .records import Load, Piece, QueueName
+from .steps import ATTEMPTS, PIECE_PAGES, Outcome, end, give_up, wanted_legs
 from .store import Store
 
 SENT = 32  # pieces of a step that may be handed out and not yet claimed
@@ -49,6 +50,8 @@ class Dispatch:
                 self.send(piece)
             except Exception as error:  # the broker's library has no one root of its errors
                 log.warning("the broker took no message (%s); it will be sent again", error)
+                for queue in {piece.queue for piece in pieces}:
+                    self.store.recall(queue, time.time() + 1)
                 break
         return len(pieces)
 
@@ -62,20 +65,34 @@ class Dispatch:
         return SENT
 
 
-def sweep(store: Store, messages: int) -> list[Document]:
-    """Put right what dead workers and a broker that forgot have left: the documents that were ended.
+def sweep(store: Store, messages: Mapping[QueueName, int]) -> list[Outcome]:
+    """Put right what dead workers and a broker that forgot have left: what came of it.
 
-    ``messages``: how many the broker has, delivered or not. To be followed by a dispatch.
+    ``messages``: how many wait in the broker, by step. One that was delivered counts as lost if its piece is not
+    claimed within ``LOST``; coming twice does no harm. To be followed by a dispatch.
     """
+    outcomes = []
     for piece in store.expire():
         log.warning("%s: its worker has not come back (attempt %d)", piece.id, piece.attempts)
         if piece.attempts >= ATTEMPTS:
-            give_up(store, piece)
-    load = store.load()
-    if messages < sum(found.sent + found.held for found in load.values()):
-        lost = sum(store.recall(queue, time.time() - LOST) for queue, found in load.items() if found.sent)
-        if lost:
-            log.warning("%d messages were lost; they are sent again", lost)
-    ended = [end(store, generation) for generation in store.unfinished()]
+            outcomes += _surely(partial(give_up, store, piece))
+    for queue, load in store.load().items():
+        if messages.get(queue, 0) < load.sent and (lost := store.recall(queue, time.time() - LOST)):
+            log.warning("%d messages of the step %s were lost; they are sent again", lost, queue)
+    for generation in store.unfinished():
+        outcomes += _surely(partial(_ended, store, generation))
     store.tidy()
-    return [document for document in ended if document is not None]
+    return outcomes
+
+
+def _ended(store: Store, generation: int) -> Outcome:
+    return Outcome(document=end(store, generation))
+
+
+def _surely(act: Callable[[], Outcome]) -> list[Outcome]:
+    """What came of an act, nothing where it failed: one document must not keep the others waiting."""
+    try:
+        return [act()]
+    except Exception:
+        log.exception("the sweep goes on")
+        return []

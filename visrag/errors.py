@@ -8,7 +8,9 @@
     ├── NotFound         the index holds no such document or page
     ├── BrokerError      the queue's broker could not be reached
     └── StoreError       an index could not be opened, read or written
-        └── IndexMismatch    the index was made with another model or a newer version
+        ├── IndexMismatch    the index was made with another model or a newer version
+        ├── PageRefused      a page that cannot be stored
+        └── FileChanged      a file was changed while it was read
 
 Each message says what was wrong with which file, page or setting, and what to do.
 """
@@ -76,3 +78,16 @@ class StoreError(VisragError):
 
 class IndexMismatch(StoreError):
     """Raised when an index was made with another model, or by a newer version of visrag."""
+
+
+class PageRefused(StoreError):
+    """Raised when a page holds what cannot be stored. ``page``: its number."""
+
+    def __init__(self, document: str, page: int, message: str) -> None:
+        super().__init__(f"{document}, page {page}: {message}")
+        self.page = page
+        self.message = message
+
+
+class FileChanged(StoreError):
+    """Raised when a file was changed while it was read."""

@@ -15,7 +15,8 @@ from .heatmap import Scale, TokenMaps, overlay, question_map
 from .models import Models, legs
 from .records import Document, Failure, Filter, LegScore, Page, PageRef, QueryVectors, Region
 from .settings import IngestSettings, Rank
-from .store.local import LocalStore
+from .store import Store
+from .store.opening import QDRANT, open_store
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -86,7 +87,7 @@ class Highlight:
 
 
 class Index:
-    """An index in a folder. A context manager; for one thread at a time.
+    """An index in a folder, or at a qdrant:// URL. A context manager; for one thread at a time.
 
     ``text``, ``vision``: the models of a new index (a hub id or a folder); of one that exists, what it was made
     with is taken, and another is refused with IndexMismatch. A vision model may be added later. ``device``: "cpu",
@@ -96,9 +97,9 @@ class Index:
     def __init__(
         self, path: str | Path, *, text: str | None = None, vision: str | None = None, device: str | None = None
     ) -> None:
-        self.path = Path(path)
+        self.path = str(path) if str(path).startswith(QDRANT) else Path(path)
         self._models = Models(text, vision, device)
-        self._opened: LocalStore | None = None
+        self._opened: Store | None = None
         self._renderer: Any = None
 
     def __enter__(self) -> Self:
@@ -134,8 +135,8 @@ class Index:
         from .ingest import ingest
         from .sources import find_sources
 
+        sources = find_sources(paths)
         folders = [Path(path) for path in paths]
-        sources = find_sources(folders)
         store = self._store(create=True)
         summary = ingest(store, self._for_ingest(), sources, settings or IngestSettings(), tags, progress)
         if sync:
@@ -301,9 +302,9 @@ class Index:
 
     # Inside
 
-    def _store(self, create: bool = False) -> LocalStore:
+    def _store(self, create: bool = False) -> Store:
         if self._opened is None:
-            self._opened = LocalStore.open(self.path, create)
+            self._opened = open_store(self.path, create)
         return self._opened
 
     def _for_ingest(self) -> Encoders:

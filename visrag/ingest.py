@@ -16,7 +16,7 @@ from typing import Protocol
 
 from .ahead import Ended, Opened, Rendered, Rendering
 from .encoders import BATCH, Encoders, render_options, settings_hash
-from .errors import DocumentError, EncoderError, Reason
+from .errors import DocumentError, EncoderError, FileChanged, PageRefused, Reason
 from .memory import peak_memory
 from .records import Document, EncodedPage, Failure, Leg, Page
 from .settings import IngestSettings
@@ -197,7 +197,7 @@ class _Run:
 
         One that was there and can't be read now, because its file has gone or with the same content, stays as it was.
         """
-        if error is None and self._stamps[source.name] != _stamp(source.path):
+        if error is None and not self._keep(source):
             self._store.abandon(self._open.pop(source.name)[0])
             why = "was changed or removed while it was read: ingest it again"
             error = DocumentError(source.name, None, Reason.MISSING, why)
@@ -217,32 +217,52 @@ class _Run:
             self._begin(source, 0, "", "")
         if error is not None:
             self._fail(source, error)
+            self._keep(source)
         generation, pages = self._open[source.name]
-        if self._contents[source.name]:
-            self._store.put_original(source.path, self._contents[source.name], self._settings.link)
         self._store.commit(generation, pages)
         del self._open[source.name]
+
+    def _keep(self, source: Source) -> bool:
+        """Keep a document's file; false where it was changed while it was read."""
+        if not self._contents[source.name]:
+            return True
+        if self._stamps[source.name] != _stamp(source.path):
+            return False
+        try:
+            self._store.put_original(source.path, self._contents[source.name], self._settings.link)
+        except (FileChanged, FileNotFoundError):
+            return False
+        return True
 
     def _flush(self) -> None:
         """Encode and store the pages that wait, then end the documents whose last page was among them."""
         waiting, self._waiting = self._waiting, []
         encoded = self._encoders.encode([page for _, page in waiting], self._settings.route)
-        by_source: dict[str, list[EncodedPage]] = {}
+        by_source: dict[Source, list[EncodedPage]] = {}
         for (source, page), found in zip(waiting, encoded, strict=True):
             if isinstance(found, EncoderError):
                 self._fail(source, DocumentError(source.name, page.number, Reason.ENCODER, str(found)))
             else:
-                by_source.setdefault(source.name, []).append(found)
-        for name, pages in by_source.items():
-            generation, _ = self._open[name]
-            self._store.add_pages(generation, pages)
-            if name in self._locked:
-                self._keep_pictures(generation, [encoded.page for encoded in pages])
-            self.summary.pages += len(pages)
+                by_source.setdefault(source, []).append(found)
+        for source, pages in by_source.items():
+            self._add(source, pages)
         for source, _ in waiting:
             self._progress.page(source, self._open[source.name][1])
         while self._ending:
             self._end(*self._ending.pop(0))
+
+    def _add(self, source: Source, pages: Sequence[EncodedPage]) -> None:
+        """Store pages of a source; one that cannot be stored has failed."""
+        generation, _ = self._open[source.name]
+        try:
+            self._store.add_pages(generation, pages)
+        except PageRefused as error:
+            self._fail(source, DocumentError(source.name, error.page, Reason.ENCODER, error.message))
+            self._add(source, [encoded for encoded in pages if encoded.page.number != error.page])
+            return
+        if source.name in self._locked:
+            self._keep_pictures(generation, [encoded.page for encoded in pages])
+        self.summary.pages += len(pages)
 
     def _keep_pictures(self, generation: Generation, pages: Sequence[Page]) -> None:
         """For pages whose picture cannot be made again."""

@@ -6,16 +6,20 @@ import functools
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .errors import StoreError
 from .records import Page, Word
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 _FIELDS = ("number", "width", "height", "text", "text_source", "drawn")
+
+
+class ParcelDamaged(Exception):
+    """Raised when bytes are not a whole parcel. Its pages are then rendered again."""
 
 
 def pack_parcel(pages: Sequence[Page], pictures: bool) -> bytes:
@@ -36,7 +40,7 @@ def pack_parcel(pages: Sequence[Page], pictures: bool) -> bytes:
 
 
 def unpack_parcel(data: bytes) -> list[Page]:
-    """The inverse of ``pack_parcel``. Raises StoreError for bytes that are not a whole parcel."""
+    """The inverse of ``pack_parcel``. Raises ParcelDamaged."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as parcel:
             pages = []
@@ -46,8 +50,8 @@ def unpack_parcel(data: bytes) -> list[Page]:
                 image = None if png is None else functools.partial(_picture, png)
                 pages.append(Page(**row, words=words, image=image))
             return pages
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
-        raise StoreError(f"a parcel of rendered pages is damaged ({error}): its pages are rendered again") from error
+    except (zipfile.BadZipFile, zlib.error, KeyError, TypeError, ValueError, EOFError) as error:
+        raise ParcelDamaged(f"a parcel of rendered pages is damaged ({error})") from error
 
 
 def _picture(png: bytes) -> Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from .sources import Source, find_sources
 from .steps import options_of
 from .store import Store
 from .store.opening import open_store
+from .store.remote import Downloads, is_url
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -93,6 +95,8 @@ class Queue:
         options = options_of(settings)
         known = {job.order.name: job for job in self.store.jobs()}
         sources = find_sources(paths)
+        if settings.link and any(is_url(source.uri) for source in sources):
+            raise UsageError("files elsewhere cannot be linked, as pages are read from them later: leave --link out")
         orders = [Order(source.name, source.uri, options, tags) for source in sources]
         self.store.enqueue(
             [
@@ -128,7 +132,8 @@ class Queue:
 
     def wait(self, names: Sequence[str] | None = None, interval: float = 0.5) -> None:
         """Until these documents, or all, have left the queue."""
-        while any(names is None or job.order.name in names for job in self.store.jobs()):
+        wanted = None if names is None else set(names)
+        while any(wanted is None or job.order.name in wanted for job in self.store.jobs()):
             time.sleep(interval)
 
     def revoke(self, name: str) -> None:
@@ -162,18 +167,19 @@ def work(steps: Sequence[str], processes: int | None, log_level: str, given: Map
     os.environ.update({f"VISRAG_{name.upper()}": value for name, value in given.items() if value})
     threads = steps[0] in ("text", "encode")
     count = processes or (FEEDERS if threads else min(4, os.cpu_count() or 1))
-    from workers.app import app
+    options = {
+        "--queues": ",".join(steps),
+        "--pool": "threads" if threads else "prefork",
+        "--concurrency": str(count),
+        "--hostname": f"{'-'.join(steps)}-{os.getpid()}@%h",
+        "--loglevel": log_level,
+    }
+    with Downloads() as temporary:  # what libraries put into it goes with it, even after a kill -9
+        os.environ["TMPDIR"] = tempfile.tempdir = str(temporary.folder)
+        from workers.app import app
 
-    app.worker_main(
-        [
-            "worker",
-            *("--queues", ",".join(steps)),
-            *("--pool", "threads" if threads else "prefork"),
-            *("--concurrency", str(count)),
-            *("--hostname", f"{'-'.join(steps)}-{os.getpid()}@%h"),
-            *("--loglevel", log_level),
-        ]
-    )
+        flags = [part for option in options.items() for part in option]
+        app.worker_main(["worker", *flags, "--without-gossip", "--without-mingle"])
 
 
 def celery_app(settings: QueueSettings) -> Celery:
@@ -217,10 +223,12 @@ def send_piece(app: Celery, piece: Piece) -> None:
 
 
 def _waits(job: Job | None, order: Order, source: Source) -> bool:
-    """Whether a file is in the queue as it is asked for, and was not changed since."""
+    """Whether a file is in the queue as it is asked for, and was not changed since, as far as can be seen."""
     if job is None or job.order != order:
         return False
+    if is_url(source.uri):
+        return True
     try:
-        return Path(source.uri).stat().st_mtime < job.queued
+        return source.path.stat().st_ctime < job.queued
     except OSError:
         return False

@@ -220,7 +220,7 @@ QueueName: TypeAlias = Literal["ingest", "render", "text", "encode"]
 class Order:
     """A document that is to go through the queue.
 
-    ``uri``: where its file is, a path or an fsspec URL. ``options``: how it is read, as JSON (``visrag.queue``).
+    ``uri``: where its file is, a path or an fsspec URL. ``options``: how it is read, as JSON (``visrag.steps``).
     ``tags``: None keeps those that the document has.
     """
 

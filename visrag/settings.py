@@ -84,10 +84,16 @@ def _parsed(name: str, text: str, default: object) -> object:
         return tuple(text.splitlines())
     if isinstance(default, str):
         return text
+    least = _LEAST.get(name, 0)
     try:
         number = int(text) if isinstance(default, int) else float(text)
     except ValueError:
         number = -1
-    if not 0 <= number < float("inf"):
-        raise UsageError(f"{name}={text}: is not a number that can be used")
+    if not least <= number < float("inf"):
+        raise UsageError(f"{name}={text}: must be a number, and at least {least}")
     return number
+
+
+_LEAST = {
+    "VISRAG_LEASE": 1, "VISRAG_PIECE_LIMIT": 10, "VISRAG_SWEEP": 1, "VISRAG_VISIBILITY": 1, "VISRAG_WAITING_PAGES": 64,
+}  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,13 +103,15 @@ def wait_for(queue: Queue, names: Sequence[str]) -> None:
 
 
 def print_documents(documents: Sequence[Document], failures: Sequence[Failure], as_json: bool) -> None:
-    """Print what became of documents that went through the queue."""
+    """Print how documents that went through the queue are now."""
+    states = Counter(document.state for document in documents)
     pages = sum(document.indexed for document in documents)
     if as_json:
-        found = {"documents": len(documents), "pages": pages, "failures": failure_rows(failures)}
+        found = {"documents": dict(states), "pages": pages, "failures": failure_rows(failures)}
         click.echo(json.dumps(found, ensure_ascii=False))
         return
-    click.echo(f"{_count(len(documents), 'document')} in the index, {_count(pages, 'page')}", err=True)
+    parts = [f"{count} {state}" for state, count in sorted(states.items())]
+    click.echo(f"documents: {', '.join(parts) or 'none'}; {_count(pages, 'page')}", err=True)
     if failures:
         print_rows(failure_rows(failures), as_json=False)
 

@@ -37,7 +37,8 @@ class Source:
     def path(self) -> Path:
         """Raises UsageError for a file that isn't on this machine."""
         if isinstance(self.where, str):
-            raise UsageError(f"{self.where}: is not a file of this machine: download it, or use workers (visrag ingest --queue)")
+            cure = "download it, or leave it to workers (visrag ingest --queue)"
+            raise UsageError(f"{self.where}: is not a file of this machine: {cure}")
         return self.where
 
 

@@ -7,6 +7,7 @@
 
 What is done twice, by a worker that was thought dead, changes nothing. A page or document that cannot be read is
 recorded with its reason. Errors of the store and the file system are raised: the piece is then done again later.
+So is a file that changes while it is read.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from .encoders import encoders_of, render_options, settings_hash
-from .errors import DocumentError, EncoderError, NotFound, Reason, StoreError
-from .parcel import pack_parcel, unpack_parcel
+from .errors import DocumentError, EncoderError, FileChanged, NotFound, PageRefused, Reason, StoreError
+from .parcel import ParcelDamaged, pack_parcel, unpack_parcel
 from .records import Document, EncodedPage, Failure, Job, Leg, Page, Piece, QueueName
-from .render import OpenedDocument, Renderer
+from .render import Renderer, RenderOptions
 from .settings import IngestSettings, Route
 from .store import Store
-from .store.remote import Downloads
+from .store.remote import Downloads, local_path
 
 PIECE_PAGES = 8  # pages of a piece
 ATTEMPTS = 4  # times that a piece may cost its worker's life, or time, before it is cut into pages; a page: is given up
@@ -37,7 +38,7 @@ log = logging.getLogger("visrag")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a step did: pages done, failures by reason, and the document if it was the last step of it."""
+    """What a step did: pages done, what failed, and the document if it was the last step of it."""
 
     pages: int = 0
     failures: tuple[Failure, ...] = ()
@@ -69,15 +70,15 @@ def open_document(
             document = _identify(store, job, path, settings)
             if _unchanged(store.document(job.order.name), document, bool(passwords)):
                 store.abandon(piece.generation)
-                return Outcome(document=document)
+                log.info("%s: unchanged", document.name)
+                return Outcome()
             store.describe(piece.generation, document)
             store.put_original(path, document.content, settings.link)
-            opened = _open(renderer, job, path, settings, store)
+            opened = renderer.pages(path, document.name, _options(store, settings))
             document = replace(document, pages=opened.pages, media_type=opened.media_type, renderer=opened.renderer)
             store.describe(piece.generation, document)
             if _stamp(path) != before:
-                why = "was changed while it was read: ingest it again"
-                raise DocumentError(document.name, None, Reason.MISSING, why)
+                raise FileChanged(f"{document.name}: was changed while it was read")
     except DocumentError as error:
         return _refuse(store, piece, document, error)
     numbers = range(1, opened.pages + 1)
@@ -105,7 +106,10 @@ def render_pages(
     failures: list[Failure] = []
     try:
         path = store.original(name, piece.generation)
-        opened = _open(renderer, job, path, settings, store)
+        options = _options(store, settings)
+        if job.document.renderer == "poppler":  # it was opened with it
+            options = replace(options, renderer="poppler")
+        opened = renderer.pages(path, name, options, job.document.media_type)
         for result in opened.read(piece.pages):
             if isinstance(result, Page):
                 pages.append(result)
@@ -131,11 +135,12 @@ def encode_pages(store: Store, piece: Piece, encode: Encode) -> Outcome:
     job = store.job(piece.generation)
     if job is None:
         return Outcome()
-    try:
-        pages = unpack_parcel(store.parcel(piece))
-    except (NotFound, StoreError) as error:
-        log.warning("%s, pages %s: %s", job.order.name, _span(piece), error)
-        return _finish(store, piece, Outcome(), [Piece(piece.generation, "render", piece.pages)])
+    pages = _unpack(store, piece)
+    if pages is None:
+        if piece.attempts >= ATTEMPTS:
+            return give_up(store, piece, "what was rendered of it is lost each time: do all workers share the files?")
+        again = Piece(piece.generation, "render", piece.pages, attempts=piece.attempts)
+        return _finish(store, piece, Outcome(), [again])
     route = settings_of(job).route if piece.queue == "encode" else "text"
     encoded, failures = [], []
     for page, result in zip(pages, encode(pages, route), strict=True):
@@ -143,18 +148,23 @@ def encode_pages(store: Store, piece: Piece, encode: Encode) -> Outcome:
             failures.append(Failure(job.order.name, page.number, Reason.ENCODER, str(result)))
         else:
             encoded.append(result)
-    outcome = Outcome(len(encoded), tuple(failures))
-    return _finish(store, piece, outcome, [], encoded)
+    while True:
+        try:
+            return _finish(store, piece, Outcome(len(encoded), tuple(failures)), [], encoded)
+        except PageRefused as error:
+            failures.append(Failure(job.order.name, error.page, Reason.ENCODER, error.message))
+            encoded = [found for found in encoded if found.page.number != error.page]
 
 
 def end(store: Store, generation: int) -> Document | None:
-    """Make a document visible, all of whose pieces are done. None where it left the queue meanwhile."""
+    """Make a document visible, all of whose pieces are done. None where it left the queue meanwhile, and where its
+    file, of which there is no copy, was changed: then it is put into the queue anew."""
     job = store.job(generation)
     if job is None:
         return None
-    if settings_of(job).link and job.document.content and _hash(Path(job.document.path)) != job.document.content:
-        store.abandon(generation)
-        log.error("%s: its file was changed or removed while it was read: ingest it again", job.order.name)
+    if settings_of(job).link and job.document.content and not _holds(job.document.path, job.document.content):
+        log.warning("%s: its file was changed while it was read: it is read again", job.order.name)
+        store.enqueue([job.order])
         return None
     try:
         return store.commit(generation, job.document.pages)
@@ -230,12 +240,8 @@ def _unchanged(known: Document | None, document: Document, passwords: bool) -> b
     return (known.content, known.settings, known.tags) == (document.content, document.settings, document.tags)
 
 
-def _open(renderer: Renderer, job: Job, path: Path, settings: IngestSettings, store: Store) -> OpenedDocument:
-    """Raises DocumentError."""
-    options = render_options(settings, "vision" in store.settings()["models"])
-    if job.document.renderer == "poppler":  # it was opened with it before
-        options = replace(options, renderer="poppler")
-    return renderer.pages(path, job.order.name, options, job.document.media_type or None)
+def _options(store: Store, settings: IngestSettings) -> RenderOptions:
+    return render_options(settings, "vision" in store.settings()["models"])
 
 
 def _refuse(store: Store, piece: Piece, document: Document, error: DocumentError) -> Outcome:
@@ -261,10 +267,32 @@ def _hand_on(store: Store, piece: Piece, pages: Sequence[Page], route: Route) ->
     follow = []
     for queue, group in groups.items():
         if group:
-            next_piece = Piece(piece.generation, queue, tuple(page.number for page in group))
+            lost = piece.attempts - 1  # attempts of the step that follows, which found its parcel lost
+            next_piece = Piece(piece.generation, queue, tuple(page.number for page in group), attempts=max(0, lost))
             store.put_parcel(next_piece, pack_parcel(group, pictures=queue == "encode"))
             follow.append(next_piece)
     return follow
+
+
+def _unpack(store: Store, piece: Piece) -> list[Page] | None:
+    """The pages of a piece's parcel; None where it is lost, damaged, or another's of other pages."""
+    try:
+        pages = unpack_parcel(store.parcel(piece))
+    except NotFound as error:
+        log.warning("%s", error)
+        return None
+    except ParcelDamaged as error:
+        log.warning("%s: %s", piece.id, error)
+        return None
+    return pages if tuple(page.number for page in pages) == piece.pages else None
+
+
+def _holds(path: str, content: str) -> bool:
+    """Whether a file is there with this content."""
+    try:
+        return _hash(local_path(path)) == content
+    except OSError:
+        return False
 
 
 def _hash(path: Path) -> str:
@@ -279,7 +307,3 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_size, status.st_mtime_ns
-
-
-def _span(piece: Piece) -> str:
-    return f"{piece.pages[0]} to {piece.pages[-1]}"

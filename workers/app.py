@@ -13,8 +13,9 @@ from typing import Any
 
 from celery import bootsteps, signals
 
-from visrag.errors import VisragError
-from visrag.queue import celery_app
+from visrag.errors import UsageError, VisragError
+from visrag.queue import STEPS, celery_app
+from visrag.records import QueueName
 from visrag.settings import QueueSettings
 
 settings = QueueSettings.from_environment()
@@ -72,9 +73,9 @@ def prepare(sender: str, instance: Any, **_: Any) -> None:
     forks = instance.pool_cls.__module__.endswith("prefork")
     try:
         if forks and steps & {"text", "encode"}:
-            raise VisragError("the steps text and encode run in threads: celery … worker -P threads")
+            raise UsageError("the steps text and encode run in threads: celery … worker -P threads")
         if not forks and steps & {"ingest", "render"}:
-            raise VisragError("the steps ingest and render run in processes: celery … worker -P prefork")
+            raise UsageError("the steps ingest and render run in processes: celery … worker -P prefork")
         metrics.serve(settings)
         if not forks:
             process.current().load(vision="encode" in steps)
@@ -88,7 +89,10 @@ def prepare(sender: str, instance: Any, **_: Any) -> None:
 
 @signals.worker_shutting_down.connect
 def stop(**_: Any) -> None:
+    from . import process
+
     STOPPING[0] = 1
+    process.stop()
 
 
 @signals.worker_process_shutdown.connect
@@ -106,11 +110,7 @@ def close(**_: Any) -> None:
     metrics.close()
 
 
-def messages() -> int:
-    """How many messages of pieces the broker has, whether delivered or not."""
-    from visrag.queue import STEPS
-
+def messages() -> dict[QueueName, int]:
+    """How many messages wait in the broker, by step."""
     with app.connection_for_read() as connection:
-        channel = connection.default_channel
-        waiting = sum(channel.client.llen(step) for step in STEPS)
-        return int(waiting + channel.client.hlen(channel.unacked_key))
+        return {step: int(connection.default_channel.client.llen(step)) for step in STEPS}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 
+from billiard import current_process
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess, start_http_server, values
 
 from visrag.errors import UsageError
@@ -16,12 +18,15 @@ from visrag.store.remote import Downloads
 
 from .app import settings as _settings
 
+log = logging.getLogger("visrag")
+
 _folder: Downloads | None = None
 if _settings.metrics_port and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
     _folder = Downloads().__enter__()  # removed by the next worker, if this one is killed
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_folder.folder)
-    # where flower is installed, Celery has imported it, and it prometheus_client, before the variable was set
-    values.ValueClass = values.get_value_class()
+    # A process that takes another's place counts on in its files. (And where flower is installed, Celery has imported
+    # prometheus_client before the variable was set.)
+    values.ValueClass = values.MultiProcessValue(lambda: getattr(current_process(), "index", "main"))
 
 _rendered = Counter("visrag_pages_rendered_total", "Pages read.")
 _encoded = Counter("visrag_pages_encoded_total", "Pages encoded.", ["step"])
@@ -33,16 +38,21 @@ _seconds = Histogram(
 _fill = Histogram(
     "visrag_batch_fill", "Pages of a batch by those that it had room for.", buckets=(0.1, 0.25, 0.5, 0.75, 1)
 )
-_pieces = Gauge("visrag_queue_pieces", "Pieces of work.", ["step", "state"], multiprocess_mode="mostrecent")
-_waiting = Gauge("visrag_queue_pages", "Pages of the pieces of work.", ["step"], multiprocess_mode="mostrecent")
+_pieces = Gauge(
+    "visrag_queue_pieces",
+    "Pieces of work, when this worker last swept.",
+    ["step", "state"],
+    multiprocess_mode="mostrecent",
+)
+_waiting = Gauge("visrag_queue_pages", "Pages of these pieces.", ["step"], multiprocess_mode="mostrecent")
 
 
 def observe_batch(pages: int, room: int) -> None:
     _fill.observe(pages / max(pages, room))
 
 
-def observe(step: QueueName, outcome: Outcome, seconds: float) -> None:
-    """A piece was done."""
+def observe(outcome: Outcome, step: QueueName | None = None, seconds: float = 0.0) -> None:
+    """What came of a step, or (None) of the sweep."""
     if step == "render":
         _rendered.inc(outcome.pages)
     elif step in ("text", "encode"):
@@ -50,8 +60,10 @@ def observe(step: QueueName, outcome: Outcome, seconds: float) -> None:
     for failure in outcome.failures:
         _failed.labels(failure.reason).inc()
     if outcome.document is not None:
+        log.info("%s: %s", outcome.document.name, outcome.document.state)
         _documents.labels(outcome.document.state).inc()
-    _seconds.labels(step).observe(seconds)
+    if step is not None:
+        _seconds.labels(step).observe(seconds)
 
 
 def observe_load(load: Mapping[QueueName, Load]) -> None:

@@ -24,6 +24,8 @@ from visrag.store.remote import Downloads
 from . import metrics
 from .app import app, settings
 
+FAULTS = 3  # pieces that may fail in a row before an encoder's process ends
+
 log = logging.getLogger("visrag")
 
 
@@ -42,16 +44,30 @@ class Process:
             self.store, lambda piece: send_piece(app, piece), settings.models, settings.waiting_pages
         )
         self._batcher: Batcher | None = None
+        self.faults = 0
 
     def load(self, vision: bool) -> None:
         """Load the models. Raises IndexMismatch, EncoderError."""
         models = Models(settings.text or None, settings.vision or None, settings.device or None)
         self._batcher = Batcher(models.for_ingest(self.store, vision), metrics.observe_batch)
 
+    def fault(self) -> None:
+        """A step failed for no reason of its piece's. Of an encoder that does so again and again, the device may be
+        broken for this process: it ends, to be started anew."""
+        self.faults += 1
+        if self._batcher is not None and self.faults >= FAULTS:
+            log.critical("%d pieces failed one after the other, this process ends", self.faults)
+            os._exit(70)
+
     @property
     def batcher(self) -> Batcher:
         assert self._batcher is not None, "load() comes first"
         return self._batcher
+
+    def stop(self) -> None:
+        """Give back what is not begun."""
+        if self._batcher is not None:
+            self._batcher.stop()
 
     def close(self) -> None:
         self._kept.close()
@@ -110,6 +126,12 @@ def current() -> Process:
         if _current is None or _current[0] != os.getpid():
             _current = os.getpid(), Process(settings)
         return _current[1]
+
+
+def stop() -> None:
+    """This process shall end, and has pieces perhaps."""
+    if _current is not None and _current[0] == os.getpid():
+        _current[1].stop()
 
 
 def close() -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from celery import Task
 
+from visrag.batcher import Stopped
 from visrag.dispatch import sweep as put_right
 from visrag.errors import StoreError
 from visrag.inbox import look
 from visrag.records import Piece
-from visrag.steps import ATTEMPTS, Outcome, encode_pages, give_up, open_document, render_pages
+from visrag.steps import ATTEMPTS, Outcome, encode_pages, give_up, open_document, render_pages, wanted_legs
 
 from . import metrics
 from .app import STOPPING, app, messages, settings
@@ -49,9 +50,11 @@ def encode(task: Task, piece: str) -> None:
 def sweep() -> None:
     """What dead workers and a forgetful broker have left."""
     here = current()
-    for document in put_right(here.store, messages()):
-        log.info("%s: %s", document.name, document.state)
-    here.dispatch()
+    try:
+        for outcome in put_right(here.store, messages()):
+            metrics.observe(outcome)
+    finally:
+        here.dispatch()
     metrics.observe_load(here.store.load())
 
 
@@ -72,29 +75,38 @@ def _run(task: Task, name: str) -> None:
                 return
             begun = time.perf_counter()
             outcome = _do(here, piece)
-            metrics.observe(piece.queue, outcome, time.perf_counter() - begun)
-            if outcome.document is not None:
-                log.info("%s: %s", outcome.document.name, outcome.document.state)
+            if outcome is not None:
+                metrics.observe(outcome, piece.queue, time.perf_counter() - begun)
         here.dispatch()
     except (StoreError, OSError) as error:
         seconds = min(LONGEST, 2.0**task.request.retries) * random.uniform(0.5, 1.5)
         raise task.retry(exc=error, countdown=seconds, max_retries=RETRIES) from error
 
 
-def _do(here: Process, piece: Piece) -> Outcome:
-    """A piece's step. What it raises that does not lie in the piece is raised; the rest costs it an attempt."""
+def _do(here: Process, piece: Piece) -> Outcome | None:
+    """A piece's step, None where nothing was done. What does not lie in the piece is raised; the rest costs it an
+    attempt, and comes again when its lease has run out."""
     try:
         if piece.queue == "ingest":
+            if wanted_legs(here.store, settings.models) is None:  # the workers that have these models are yet to come
+                _let_go(here, piece)
+                return None
             return open_document(here.store, piece, here.renderer, settings.passwords, here.downloads)
         if piece.queue == "render":
             return render_pages(here.store, piece, here.renderer, settings.passwords, lambda: STOPPING[0] == 1)
-        return encode_pages(here.store, piece, here.batcher.encode)
+        outcome = encode_pages(here.store, piece, here.batcher.encode)
+        here.faults = 0
+        return outcome
+    except Stopped:
+        _let_go(here, piece)
+        return None
     except (StoreError, OSError):
         _let_go(here, piece)
         raise
-    except Exception as error:  # a fault of ours or of a library: the lease runs out, then it is tried again
+    except Exception as error:  # a fault of ours or of a library
         log.exception("%s: failed (attempt %d)", piece.id, piece.attempts)
-        return give_up(here.store, piece, str(error)) if piece.attempts >= ATTEMPTS else Outcome()
+        here.fault()
+        return give_up(here.store, piece, str(error)) if piece.attempts >= ATTEMPTS else None
 
 
 def _let_go(here: Process, piece: Piece) -> None:

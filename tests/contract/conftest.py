@@ -7,25 +7,46 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from store_places import NO_SERVER, SERVER, drop_collections, place_of
 
 from visrag.store import Store
-from visrag.store.local import LocalStore
+from visrag.store.opening import open_store as open_any
 
 OpenStore = Callable[[], Store]
 
 
-@pytest.fixture(params=["local"])
-def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
+@pytest.fixture(
+    params=["local", "qdrant", pytest.param("server", marks=pytest.mark.skipif(not SERVER, reason=NO_SERVER))]
+)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str | Path]:
+    where = place_of(request.param, tmp_path)
+    yield where
+    if request.param == "server":
+        drop_collections(str(where))
+
+
+@pytest.fixture
+def open_store(place: str | Path) -> Iterator[OpenStore]:
     with ExitStack() as opened:
 
-        def open_local() -> Store:
-            store = LocalStore.open(tmp_path / "index", create=True)
+        def open_again() -> Store:
+            store = open_any(place, create=True)
             opened.callback(store.close)
             return store
 
-        yield {"local": open_local}[request.param]
+        yield open_again
 
 
 @pytest.fixture
 def store(open_store: OpenStore) -> Store:
     return open_store()
+
+
+@pytest.fixture
+def mean_length(place: str | Path) -> float | None:
+    """The mean length of pages, in terms, that a store's BM25 reckons with; None for that of the pages it holds."""
+    if isinstance(place, Path):
+        return None
+    from visrag.store.qdrant_points import MEAN_LENGTH
+
+    return MEAN_LENGTH

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 
 import numpy as np
@@ -187,6 +188,18 @@ def test_a_second_result_changes_nothing(store):
     assert store.load() == {}
 
 
+def test_a_result_counts_only_while_no_other_has_the_piece(store):
+    [piece] = begin(store, "a.pdf")
+    store.renew([piece.id], "opener", -1.0)
+    again = store.claim(piece.id, "other", LONG)
+    assert store.finish(piece, failures=[Failure("a.pdf", None, "timeout", "late")]) is None
+    assert store.load() == {"ingest": Load(held=1)}
+    store.renew([piece.id], "other", -1.0)
+    assert [found.id for found in store.expire()] == [piece.id]
+    assert store.finish(again) == 0  # nobody has it
+    assert store.commit(piece.generation, 0).state == "indexed"
+
+
 def test_a_piece_may_be_cut_into_pages(store):
     [piece] = begin(store, "a.pdf")
     store.finish(piece, follow=[render(piece.generation, [1, 2, 3])])
@@ -237,8 +250,9 @@ def test_the_original_of_a_document_in_the_queue(store, tmp_path):
     [piece] = begin(store, "a.pdf")
     with pytest.raises(NotFound):
         store.original("a.pdf", piece.generation)
-    store.describe(piece.generation, document("a.pdf", "abc"))
-    store.put_original(file, "abc", link=False)
+    content = hashlib.sha256(b"%PDF").hexdigest()
+    store.describe(piece.generation, document("a.pdf", content))
+    store.put_original(file, content, link=False)
     file.unlink()
     assert store.original("a.pdf", piece.generation).read_bytes() == b"%PDF"
     with pytest.raises(NotFound):

@@ -46,7 +46,7 @@ class Store(Protocol):
 
     def add_pages(self, generation: Generation, pages: Sequence[EncodedPage]) -> None:
         """Add pages; ``document.pages`` counts them. A second result for the same page number replaces the first.
-        Raises StoreError for NaN or infinity in vectors, naming the page."""
+        Raises PageRefused for NaN or infinity in vectors."""
         ...
 
     def fail(self, generation: Generation, page: int | None, reason: str, message: str) -> None:
@@ -72,7 +72,8 @@ class Store(Protocol):
     def put_original(self, path: Path, content: str, link: bool) -> None:
         """Keep a document's file, known by the sha256 of its content: a copy, or (``link``) only where it is.
 
-        To be called between ``begin`` and ``commit`` of a document with this content.
+        To be called between ``begin`` and ``commit`` of a document with this content. Raises FileChanged where it
+        sees that the file has another.
         """
         ...
 
@@ -129,9 +130,9 @@ class Store(Protocol):
         failures: Sequence[Failure] = (),
         follow: Sequence[Piece] = (),
     ) -> int | None:
-        """Write what came of a piece, put the pieces that follow from it in its place, and drop its parcel: at one
-        stroke, and on the disk. How many pieces the document still has; with 0 it can be committed. None where the
-        piece was done or its document gone: then nothing was written."""
+        """Write what came of a piece, put the pieces that follow from it in its place, and drop its parcel. How many
+        pieces the document still has; with 0 it can be committed. None, and nothing written, where the piece was
+        done, claimed by another since (its attempts have changed), or its document is gone. Raises PageRefused."""
         ...
 
     def expire(self) -> list[Piece]:

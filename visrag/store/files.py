@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import shutil
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from ..errors import NotFound, StoreError
+from ..errors import FileChanged, NotFound, StoreError
 from ..records import PageRef
 from .database import Database, mapped
 from .segments import sync_folder
@@ -35,13 +34,13 @@ class Files:
             folder.mkdir(exist_ok=True)
 
     def put_original(self, path: Path, content: str, link: bool) -> None:
-        """Keep the file of a document that is begun: a copy, or only where it is."""
+        """Keep the file of a document that is begun: a copy, or only where it is. Raises FileChanged."""
         with self._database.read() as connection:
             if connection.execute("SELECT 1 FROM generations WHERE content = ?", (content,)).fetchone() is None:
                 raise StoreError(f"{path}: no document of this content was begun in the index")
         if not link and not (self._originals / content).exists():
-            with mapped(self._originals), path.open("rb") as source:
-                _put(source, self._originals / content)
+            with path.open("rb") as source, mapped(self._originals):
+                _put(source, self._originals / content, content)
         where = os.fsencode(path.absolute()) if link else None
         with self._database.write() as connection:
             connection.execute("INSERT OR REPLACE INTO originals VALUES (?, ?)", (content, where))
@@ -109,12 +108,17 @@ def _used(connection: sqlite3.Connection, table: str, column: str, value: str) -
     return connection.execute(f"SELECT 1 FROM {table} WHERE {column} = ? LIMIT 1", (value,)).fetchone() is not None
 
 
-def _put(source: BinaryIO, path: Path) -> None:
-    """Copy a file to ``path``, which is there whole or not at all."""
+def _put(source: BinaryIO, path: Path, sha256: str | None = None) -> None:
+    """Copy a file to ``path``, which is there whole or not at all. Raises FileChanged where its hash is another."""
     part = path.with_name(f"{path.name}.{os.urandom(4).hex()}")
     try:
         with part.open("xb") as target:
-            shutil.copyfileobj(source, target, 2**20)
+            hash = hashlib.sha256()
+            while chunk := source.read(2**20):
+                hash.update(chunk)
+                target.write(chunk)
+            if sha256 is not None and hash.hexdigest() != sha256:
+                raise FileChanged(f"{getattr(source, 'name', path)}: was changed while it was read: ingest it again")
             target.flush()
             os.fsync(target.fileno())
         part.replace(path)

@@ -140,11 +140,15 @@ class LocalStore(LocalWork):
     # Writing
 
     def begin(self, document: Document) -> Generation:
+        self._enlist()
+        with self._database.write(durable=False) as connection:
+            return write_document(connection, document, self._writer)
+
+    def _enlist(self) -> None:
+        """Be among those that write: what this process leaves when it is killed is then swept."""
         with mapped(self.folder), self._appending:
             if self._writer_lock is None and self._database.writable:
                 self._writer_lock = lock_new(self.folder / "writers" / self._writer)
-        with self._database.write(durable=False) as connection:
-            return write_document(connection, document, self._writer)
 
     def add_pages(self, generation: Generation, pages: Sequence[EncodedPage]) -> None:
         with self._database.read() as connection:
@@ -214,11 +218,13 @@ class LocalStore(LocalWork):
         if row is None:
             return None
         packed = [pack(row[0], page) for page in pages]
+        self._enlist()
         with self._appended(packed) as places:
             if packed and self._appender is not None:
                 self._appender.sync()
             with self._database.write(durable=False) as connection:
-                if not connection.execute("DELETE FROM pieces WHERE id = ?", (piece.id,)).rowcount:
+                key = (piece.id, piece.attempts)
+                if not connection.execute("DELETE FROM pieces WHERE id = ? AND attempts = ?", key).rowcount:
                     return None
                 write_pages(connection, piece.generation, row[0], packed, places)
                 for failure in failures:
@@ -230,9 +236,11 @@ class LocalStore(LocalWork):
         return remaining
 
     def put_original(self, path: Path, content: str, link: bool) -> None:
+        self._enlist()
         self._files.put_original(path, content, link)
 
     def put_image(self, generation: Generation, page: int, image: Image) -> None:
+        self._enlist()
         with self._database.read() as connection:
             self._staged(connection, generation)
         self._files.put_image(generation, page, image)

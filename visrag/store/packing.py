@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compress import to_int8
-from ..errors import StoreError
+from ..errors import PageRefused
 from ..fulltext import terms
 from ..records import BOX_UNITS, EncodedPage, Places, Word
 
@@ -38,7 +38,7 @@ class PackedPage(NamedTuple):
 
 
 def pack(document: str, encoded: EncodedPage) -> PackedPage:
-    """Make a page ready to be stored. Raises StoreError, naming the page, for what cannot be stored."""
+    """Make a page ready to be stored. Raises PageRefused for what cannot be stored."""
     page = encoded.page
     try:
         words = pack_words(page.text, page.words)
@@ -53,7 +53,7 @@ def pack(document: str, encoded: EncodedPage) -> PackedPage:
                 )
         page.text.encode()
     except ValueError as error:  # UnicodeEncodeError is one, too
-        raise StoreError(f"{document}, page {page.number}: cannot be stored: {error}") from error
+        raise PageRefused(document, page.number, f"cannot be stored: {error}") from error
     size = (page.width, page.height)
     return PackedPage(page.number, size, page.text_source, page.drawn, page.text, words, terms(page.text), legs)
 

@@ -69,6 +69,7 @@ class LocalWork:
             document.renderer, generation,
         )  # fmt: skip
         with self._database.write(durable=False) as connection:
+            before = connection.execute("SELECT content FROM generations WHERE id = ?", (generation,)).fetchone()
             done = connection.execute(
                 "UPDATE generations SET content = ?, settings = ?, media_type = ?, pages = ?, path = ?, renderer = ? "
                 "WHERE id = ? AND id IN (SELECT generation FROM jobs)",
@@ -78,6 +79,8 @@ class LocalWork:
                 raise StoreError(f"{document.name}: it was taken out of the queue")
             connection.execute("DELETE FROM tags WHERE generation = ?", (generation,))
             write_tags(connection, generation, document.tags)
+        if before is not None and before[0] != document.content:
+            self._files.delete_unused(before, [])
 
     def load(self) -> dict[QueueName, Load]:
         with self._database.read() as connection:
@@ -147,7 +150,7 @@ class LocalWork:
     def unfinished(self) -> list[int]:
         with self._database.read() as connection:
             rows = connection.execute(
-                "SELECT generation FROM jobs j WHERE NOT EXISTS (SELECT 1 FROM pieces p WHERE p.generation = j.generation)"
+                "SELECT generation FROM jobs WHERE generation NOT IN (SELECT generation FROM pieces)"
             )
             return [generation for (generation,) in rows]
 

@@ -1,0 +1,113 @@
+"""What is to go from an index on Qdrant: what was replaced, removed or abandoned, and what a crash left of that."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from qdrant_client import models
+
+from .qdrant_connection import Connection
+from .qdrant_forms import QUEUE, Record, Staged
+from .qdrant_pages import Pages
+from .qdrant_points import is_any, is_value
+from .qdrant_records import Records
+from .qdrant_work import parcel_name
+from .remote import Folder
+
+DEAD = 86_400.0  # seconds without a sign of life after which a process that was writing a document is taken for dead
+SWEEP = 3600.0  # seconds between searches of this process for what late writers left
+
+
+class QdrantCleaning:
+    """The part of QdrantStore that cleans up. Everything here may be done twice, and by several at once."""
+
+    _connection: Connection
+    _records: Records
+    _pages: Pages
+    _files: Folder
+    _begun: Mapping[int, float]
+    _swept = -SWEEP
+
+    def tidy(self) -> int:
+        """As the protocol says; and what processes that are gone had begun, replaced or removed. Pages, images and
+        files that late writers left are looked for once an hour."""
+        count = self._mend()
+        deep = time.monotonic() - self._swept > SWEEP
+        generations = {int(name.split("/")[1]) for name in self._files.names("parcels/")}
+        if deep:
+            self._swept = time.monotonic()
+            generations |= self._records.generations("failure", "image", "piece")
+            generations |= {
+                int(name.split("/")[1]) for kind in ("originals/", "images/") for name in self._files.names(kind)
+            }
+            generations |= set(self._pages.count_by_generation(models.Filter()))
+        late = self._not_known(generations)
+        for generation in late:
+            self._clean([generation])
+            for kind in ("parcels", "images"):
+                self._files.delete(self._files.names(f"{kind}/{generation}/"))
+        return count + len(late)
+
+    def _mend(self) -> int:
+        """Finish what others that are gone had not: how many documents."""
+        count = 0
+        for record in self._records.pending():
+            self._settle(record)
+            count += 1
+        gone = time.time() - DEAD
+        for staged in self._records.all_staged(models.Filter(must_not=[is_value("writer", QUEUE)])):
+            if staged.generation not in self._begun and (self._connection.first or staged.touched < gone):
+                self._drop_staged(staged)
+                count += 1
+        self._connection.first = False
+        return count
+
+    def _not_known(self, generations: Iterable[int]) -> set[int]:
+        """Those that no document has. To be asked of generations that were found before: a new one is staged first."""
+        late = set(generations)
+        if late:
+            late -= {staged.generation for staged in self._records.all_staged()}  # before the records: a commit writes
+            late -= {record.generation for record in self._records.documents()}  # its record before it unstages
+        return late
+
+    def _drop_late(self, staged: Staged) -> bool:
+        """Whether a generation was abandoned while it was written; then what was written goes."""
+        if self._records.staged(staged.generation) is not None:
+            return False
+        record = self._records.document(staged.document.name)
+        if record is None or record.generation != staged.generation:
+            self._clean([staged.generation])
+        return True
+
+    def _drop_staged(self, staged: Staged) -> None:
+        self._records.unstage(staged.generation)
+        record = self._records.document(staged.document.name)
+        if record is None or record.generation != staged.generation:
+            self._clean([staged.generation])
+
+    def _tombstone(self, record: Record) -> bool:
+        """Remove a document, unless another record came in the place of this one."""
+        old = tuple({*record.old, record.generation} - {0})
+        gone = self._records.swap(record, replace(record, generation=0, old=old, pending=True, removed=True))
+        if gone is None:
+            return False
+        self._records.changed()
+        self._settle(gone)
+        return True
+
+    def _settle(self, record: Record) -> None:
+        """Clean away what a record replaced. Twice does no harm."""
+        if record.generation:
+            self._records.unstage(record.generation)
+        if record.old:
+            self._clean(record.old)
+        self._records.settle(record)
+
+    def _clean(self, generations: Sequence[int]) -> None:
+        """Delete all that belongs to generations."""
+        self._pages.delete(is_any("generation", generations))
+        left = self._records.clean(generations)
+        originals = [f"originals/{generation}" for generation in generations]
+        self._files.delete([*originals, *left.images, *map(parcel_name, left.pieces)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing.util
 import os
 import tempfile
 import time
@@ -179,7 +180,10 @@ def work(steps: Sequence[str], processes: int | None, log_level: str, given: Map
         from workers.app import app
 
         flags = [part for option in options.items() for part in option]
-        app.worker_main(["worker", *flags, "--without-gossip", "--without-mingle"])
+        try:
+            app.worker_main(["worker", *flags, "--without-gossip", "--without-mingle"])
+        finally:
+            multiprocessing.util._run_finalizers()  # type: ignore[attr-defined]  # they clean up in the folder
 
 
 def celery_app(settings: QueueSettings) -> Celery:

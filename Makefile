@@ -13,6 +13,9 @@ export DEBIAN_FRONTEND := noninteractive
 # What the tests need beside Python: the second renderer, the fonts of the samples, the broker, a health check's client.
 DEBIAN_PACKAGES := poppler-utils fonts-lato fonts-morisawa-bizud-gothic fonts-courier-prime redis-server wget
 
+# The optional parts that the tests need; commas in a variable, as make would part the arguments at them.
+EXTRAS := queue,qdrant,s3
+
 # A question whose answer (118) stands in a table of a sample, and where.
 QUESTION := How many passengers can stand in a Kestrel tram?
 DOCUMENT := harrowmere-annual-report.pdf
@@ -57,7 +60,7 @@ endef
 
 .venv/installed-tests: .venv/installed
 	@printf 'Installing the packages for tests into .venv '
-	@$(call pip,.venv,-e '.[queue,qdrant,s3]' --group test)
+	@$(call pip,.venv,-e '.[$(EXTRAS)]' --group test)
 	@touch $@
 
 .venv-colpali/installed: pyproject.toml

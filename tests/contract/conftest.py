@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from store_places import NO_SERVER, SERVER, drop_collections, place_of
+from store_places import NO_SERVER, SERVER, core_server, drop_collections, place_of
 
 from visrag.store import Store
 from visrag.store.opening import open_store as open_any
@@ -15,13 +15,21 @@ from visrag.store.opening import open_store as open_any
 OpenStore = Callable[[], Store]
 
 
+@pytest.fixture(scope="session")
+def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of Qdrant's core, which serves all tests."""
+    with core_server(tmp_path_factory.mktemp("core")) as url:
+        yield url
+
+
 @pytest.fixture(
-    params=["local", "qdrant", pytest.param("server", marks=pytest.mark.skipif(not SERVER, reason=NO_SERVER))]
+    params=["local", "qdrant", "core", pytest.param("server", marks=pytest.mark.skipif(not SERVER, reason=NO_SERVER))]
 )
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str | Path]:
-    where = place_of(request.param, tmp_path)
+    url = request.getfixturevalue("core") if request.param == "core" else SERVER
+    where = place_of(request.param, tmp_path, url)
     yield where
-    if request.param == "server":
+    if request.param in ("core", "server"):
         drop_collections(str(where))
 
 

@@ -489,6 +489,28 @@ def test_a_process_that_dies_at_any_call_leaves_the_old_or_the_new(tmp_path, mon
     assert calls > 5
 
 
+def test_a_collection_whose_indexes_are_not_there_yet_gets_them_from_whoever_comes(core, tmp_path):
+    """Its maker died before it made them, or is about to; without one of generations pages cannot be counted by it."""
+
+    class DyingMaker(Connection):
+        def call(self, method, **arguments):
+            if method == "create_payload_index" and arguments["collection_name"] == self.address.collection:
+                raise Killed
+            return super().call(method, **arguments)
+
+    url = place_of("core", tmp_path, core)
+    store = opened(DyingMaker(Address.parse(url)), tmp_path)
+    with pytest.raises(Killed):
+        put(store, "a.pdf", [page(1, "common", tokens=AXIS)])
+    with QdrantStore.open(url) as reader:
+        assert [(found.name, found.state, found.indexed) for found in reader.documents()] == [("a.pdf", "ingesting", 0)]
+        assert reader.candidates("fulltext", ["common"], ALL, 9) == []
+    with QdrantStore.open(url, create=True) as writer:
+        put(writer, "b.pdf", [page(1, "common", tokens=AXIS)])
+        assert seen(writer) == {PageRef("b.pdf", 1): 1.0}
+    drop_collections(url)
+
+
 def test_what_a_late_writer_leaves_is_not_found_and_goes(store):
     rng = np.random.default_rng(0)
     put(store, "a.pdf", [page(1, "common", tokens=unit(rng, 5))])

@@ -233,7 +233,7 @@ def _busy(cluster: Cluster) -> list[str]:
 
 def running(cluster: Cluster) -> dict[str, list[str]]:
     """The tasks that run, by worker, as celery tells."""
-    command = [sys.executable, "-m", "celery", "-A", "workers.app", "inspect", "active", "--json", "--timeout", "3"]
+    command = [sys.executable, "-m", "celery", "-A", "workers.app", "inspect", "active", "--json", "--timeout", "2"]
     done = subprocess.run(
         command, env=cluster.environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )

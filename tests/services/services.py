@@ -1,4 +1,4 @@
-"""A real redis-server and real worker processes: on free ports, in folders of their own, ended by their ids."""
+"""Real worker processes and a broker: on free ports, in folders of their own, ended by their process ids."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
 import psutil
-import redis
+from brokers import Redis, free_port, tail, wait_until
 
 from visrag.records import Job
 from visrag.store.local import LocalStore
 
+__all__ = [
+    "GRACE", "ROOT", "START", "VISRAG", "WORKERS", "Cluster", "Redis", "Worker", "end_on_sigterm", "free_port", "lives",
+    "resume", "tail", "wait_until",
+]  # fmt: skip
 ROOT = Path(__file__).parents[2]
 VISRAG = (sys.executable, "-m", "visrag")
 GRACE = 60.0  # seconds from SIGTERM to the end of a worker
@@ -36,24 +39,9 @@ WORKERS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that no client is given by chance: one that connects to its own port would get itself."""
-    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    while True:
-        port = random.SystemRandom().randrange(max(1025, lowest - 15_000), lowest)
-        with closing(socket.socket()) as found, suppress(OSError):
-            found.bind(("127.0.0.1", port))
-            return port
-
-
-def wait_until(condition: Callable[[], Any], seconds: float, what: str, every: float = 0.1) -> Any:
-    """What the condition returns as soon as that is true. Raises TimeoutError."""
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        if time.monotonic() > end:
-            raise TimeoutError(f"waited {seconds:.0f} s in vain until {what}")
-        time.sleep(every)
-    return found
+def end_on_sigterm() -> None:
+    """SIGTERM ends this process as ctrl-C does, so that it takes what it started with it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def lives(process: psutil.Process) -> bool:
@@ -61,78 +49,6 @@ def lives(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
-        return False
-
-
-def end_on_sigterm() -> None:
-    """SIGTERM ends this process as ctrl-C does, so that it takes what it started with it."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-
-def tail(path: Path, count: int = 60) -> str:
-    """The end of a log, without the sweeps, which are many."""
-    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-    return "\n".join([line for line in lines if "Task visrag.sweep[" not in line][-count:])
-
-
-class Redis:
-    """A redis-server that keeps its append-only file, as in production."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
-        self.log = folder / "redis.log"
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._process: subprocess.Popen[bytes] | None = None
-        folder.mkdir(parents=True)
-
-    def start(self) -> None:
-        options = {
-            "port": self.port, "bind": "127.0.0.1", "dir": self.folder, "appendonly": "yes",
-            "appendfsync": "everysec", "save": "", "maxmemory-policy": "noeviction", "logfile": self.log,
-        }  # fmt: skip
-        command = ["redis-server", *(str(part) for name, value in options.items() for part in (f"--{name}", value))]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
-        )
-        wait_until(self._answers, 30, f"redis answers: {tail(self.log)}")
-
-    def stop(self, kill: bool = False) -> None:
-        """End the server: by SIGTERM, after which nothing is lost, or by SIGKILL."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
-            self._process.wait(30)
-            self._process = None
-
-    def flush(self) -> None:
-        with self._client() as client:
-            client.flushall()
-
-    def used_memory(self) -> int:
-        """In bytes."""
-        with self._client() as client:
-            return int(client.info("memory")["used_memory"])
-
-    def messages(self) -> dict[str, int]:
-        """What lies in the broker, by key: messages that wait, and those that a worker got and did not acknowledge."""
-        with self._client() as client:
-            sizes = {}
-            for key in client.scan_iter():
-                name, kind = key.decode(), client.type(key)
-                if kind == b"list" and not name.endswith(".pidbox"):
-                    sizes[name] = client.llen(key)
-                elif kind == b"hash" and name == "unacked":
-                    sizes[name] = client.hlen(key)
-            return sizes
-
-    def _client(self) -> redis.Redis:
-        return redis.Redis(port=self.port, socket_timeout=10)
-
-    def _answers(self) -> bool:
-        assert self._process is not None
-        if self._process.poll() is not None:
-            raise RuntimeError(f"redis-server ended: {tail(self.log)}")
-        with suppress(redis.ConnectionError, redis.exceptions.BusyLoadingError), self._client() as client:
-            return bool(client.ping())
         return False
 
 

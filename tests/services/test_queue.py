@@ -119,7 +119,7 @@ def test_a_worker_that_is_asked_to_end_loses_nothing_and_nothing_is_done_twice(
     cluster: Cluster, tmp_path: Path, name: str
 ) -> None:
     if name == "text":
-        document, options = paper(tmp_path / "end of text.pdf", 64, lines=30), ()
+        document, options = paper(tmp_path / "end of text.pdf", 64), ()
     else:  # pages that take their time to be read
         document, options = paper(tmp_path / f"end of {name}.pdf", 16, lines=2), ("--ocr", "always")
     with counting(cluster.index) as counted:
@@ -138,15 +138,15 @@ def test_a_worker_that_is_asked_to_end_loses_nothing_and_nothing_is_done_twice(
 
 
 def test_a_document_is_taken_out_of_the_queue(cluster: Cluster, tmp_path: Path) -> None:
-    document = paper(tmp_path / "revoked.pdf", 3, lines=40)
+    document = paper(tmp_path / "revoked.pdf", 3)
     cluster.visrag("ingest", "--queue", document)
     before = generation(cluster, document.name)
-    paper(document, 300, lines=40, seed=1)
+    paper(document, 120, seed=1)
     cluster.drop(document)
     wait_until(lambda: in_queue(cluster, document.name) >= 8, SOON, "it is on its way")
     cluster.visrag("revoke", document.name)
     assert document.name not in cluster.jobs()
-    assert busy(cluster, 30) == []
+    assert busy(cluster) == []
     assert generation(cluster, document.name) == before
     assert pages_of(cluster, document.name) == 3
     wait_until(lambda: left_behind(cluster.index) == [], 30, "nothing of it is left")
@@ -154,11 +154,11 @@ def test_a_document_is_taken_out_of_the_queue(cluster: Cluster, tmp_path: Path) 
 
 
 def test_a_document_is_removed_while_it_is_on_its_way(cluster: Cluster, tmp_path: Path) -> None:
-    document = paper(tmp_path / "removed.pdf", 300, lines=40)
+    document = paper(tmp_path / "removed.pdf", 120)
     cluster.drop(document)
     wait_until(lambda: in_queue(cluster, document.name) >= 8, SOON, "it is on its way")
     cluster.visrag("remove", document.name)
-    assert busy(cluster, 30) == []
+    assert busy(cluster) == []
     with cluster.store() as store:
         assert store.document(document.name) is None
     wait_until(lambda: left_behind(cluster.index) == [], 30, "nothing of it is left")
@@ -221,7 +221,7 @@ def test_what_the_broker_forgot_is_found_by_the_sweep(cluster: Cluster, tmp_path
 
 def test_the_queue_from_python(cluster: Cluster, tmp_path: Path) -> None:
     documents = [paper(tmp_path / f"python {number}.pdf", 2) for number in range(2)]
-    big = paper(tmp_path / "python revoked.pdf", 300, lines=40)
+    big = paper(tmp_path / "python revoked.pdf", 120)
     queue = visrag.Queue(cluster.redis.url, cluster.index)
     try:
         assert queue.ingest(*documents, tags={"from": "python"}) == [document.name for document in documents]

@@ -172,12 +172,19 @@ class Connection:
             except StoreError:
                 if not self.call("collection_exists", collection_name=collection):  # made by another process meanwhile
                     raise
+        self.describe(collection, indexes)
+
+    def describe(self, collection: str, indexes: Mapping[str, models.PayloadSchemaType]) -> models.CollectionParams:
+        """A collection's parameters. Indexes of its payload that are not there are made: whoever made the collection
+        may have died since, or be about to make them."""
+        found = self.call("get_collection", collection_name=collection)
         if not self.address.local:  # local mode has none, and warns
-            there = self.call("get_collection", collection_name=collection).payload_schema
-            for name in sorted(indexes.keys() - there.keys()):
+            for name in sorted(indexes.keys() - found.payload_schema.keys()):
                 self.call(
                     "create_payload_index", collection_name=collection, field_name=name, field_schema=indexes[name]
                 )
+        params: models.CollectionParams = found.config.params
+        return params
 
     def check_version(self) -> None:
         """Reach the server. Raises StoreError where it cannot be reached, or is too old."""

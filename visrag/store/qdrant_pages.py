@@ -54,8 +54,9 @@ class Pages:
         if not self._connection.call("collection_exists", collection_name=self.collection):
             self._dims = {}
             return
-        params = self._connection.call("get_collection", collection_name=self.collection).config.params
-        dims = {name: found.size for name, found in (params.vectors or {}).items() if not name.endswith(POOLED)}
+        params = self._connection.describe(self.collection, _INDEXES)
+        vectors = params.vectors if isinstance(params.vectors, dict) else {}
+        dims = {name: found.size for name, found in vectors.items() if not name.endswith(POOLED)}
         self._dims = {FULLTEXT: 0, **dims}
 
     def _make_legs(self, name: str, points: Sequence[PagePoint], settings: ReadSettings) -> None:

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -487,6 +488,57 @@ def test_a_process_that_dies_at_any_call_leaves_the_old_or_the_new(tmp_path, mon
         calls += 1
     assert outcomes == {True, False}
     assert calls > 5
+
+
+class Interrupted(Connection):
+    """Before a call, something else happens."""
+
+    left, act = 10**9, None
+
+    def call(self, method, **arguments):
+        self.left -= 1
+        if self.left == 0:
+            self.act()
+        return super().call(method, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("act", "outcomes"),
+    [
+        (lambda other, generation: other.commit(generation, 3), [NEW]),
+        (lambda other, generation: other.tidy(), [NEW]),
+        (lambda other, generation: other.abandon(generation), [OLD, NEW]),
+        (lambda other, generation: other.remove("a.pdf"), [{}]),
+    ],
+    ids=["commit", "tidy", "abandon", "remove"],
+)
+def test_whatever_another_does_at_any_call_of_a_commit_a_version_is_there_as_a_whole(tmp_path, act, outcomes):
+    found, calls, over = [], 0, False
+    while not over:
+        calls += 1
+        folder = tmp_path / str(calls)
+        connection = Interrupted(Address.parse(f"qdrant://{folder}/qdrant/pages"))
+        with opened(connection, folder) as store, QdrantStore.open(connection.address.url) as other:
+            put(store, "a.pdf", version(OLD))
+            generation = store.begin(document("a.pdf", "new"))
+            store.add_pages(generation, version(NEW))
+            connection.act, connection.left = partial(act, other, generation), calls
+            try:
+                committed = store.commit(generation, 3)
+            except StoreError:
+                committed = None
+            over, connection.left = connection.left > 0, 10**9
+            after = seen(other)
+            assert after in outcomes or (over and after == NEW)
+            assert after == NEW or committed is None or outcomes == [{}]
+            other.tidy()
+            assert seen(other) == seen(store) == after
+            assert points(other) == len(after)
+            kinds = sorted(payload["kind"] for payload in other._records.scroll(models.Filter()))
+            assert kinds == [*["document"] * bool(after), "state"]
+            found.append(after)
+    assert calls > 5
+    assert all(outcome in found for outcome in outcomes)
 
 
 def test_a_collection_whose_indexes_are_not_there_yet_gets_them_from_whoever_comes(core, tmp_path):

@@ -145,14 +145,20 @@ class QdrantStore(QdrantSearch, QdrantWork, QdrantCleaning):
             staged = self._staged(generation)
             name = staged.document.name
             before = self._records.document(name)
+            if before is not None and before.generation == generation:  # another's stroke, who may have died since
+                self._records.changed()
+                self._settle(before)
+                raise StoreError(_not_written(generation))
             document = self._committed(staged, pages)
-            old = () if before is None else tuple({*before.old, before.generation} - {generation, 0})
+            self._staged(generation)  # still: so all of its pages were counted
+            old = () if before is None else tuple({*before.old, before.generation} - {0})
             record = self._records.swap(before, Record(generation, document, staged.original, old, pending=True))
             if record is not None:
                 break
         self._records.changed()
-        if self._records.staged(generation) is None:  # it was abandoned while this went on
-            self._tombstone(record)
+        # Where it is staged no longer, another has settled this record; or it was abandoned, and its pages go.
+        if self._records.staged(generation) is None and self._written(generation) < document.indexed:
+            self._take_back(record, before)
             raise StoreError(_not_written(generation))
         self._settle(record)
         self._begun.pop(generation, None)
@@ -272,8 +278,7 @@ class QdrantStore(QdrantSearch, QdrantWork, QdrantCleaning):
 
     def _committed(self, staged: Staged, pages: int) -> Document:
         """A document as its record will have it."""
-        mine = is_value("generation", staged.generation)
-        indexed = self._pages.count(models.Filter(must=[mine]))
+        indexed = self._written(staged.generation)
         failures = [failure for _, failure in self._records.failures([staged.generation])]
         state: DocumentState = "indexed"
         if failures and not indexed:
@@ -282,6 +287,10 @@ class QdrantStore(QdrantSearch, QdrantWork, QdrantCleaning):
             state = "partial"
         failed = sum(failure.page is not None for failure in failures)
         return replace(staged.document, pages=pages, indexed=indexed, failed=failed, state=state)
+
+    def _written(self, generation: Generation) -> int:
+        """How many pages there are of a generation."""
+        return self._pages.count(models.Filter(must=[is_value("generation", generation)]))
 
     def _counted(self, staged: Sequence[Staged]) -> list[Document]:
         """Documents that are being written, with what is in of them."""

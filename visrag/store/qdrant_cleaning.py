@@ -52,10 +52,12 @@ class QdrantCleaning:
 
     def _mend(self) -> int:
         """Finish what others that are gone had not: how many documents."""
-        count = 0
-        for record in self._records.pending():
+        pending = self._records.pending()
+        if pending:
+            self._records.changed()  # in case that they died before they told readers
+        for record in pending:
             self._settle(record)
-            count += 1
+        count = len(pending)
         gone = time.time() - DEAD
         for staged in self._records.all_staged(models.Filter(must_not=[is_value("writer", QUEUE)])):
             if staged.generation not in self._begun and (self._connection.first or staged.touched < gone):
@@ -76,16 +78,26 @@ class QdrantCleaning:
         """Whether a generation was abandoned while it was written; then what was written goes."""
         if self._records.staged(staged.generation) is not None:
             return False
-        record = self._records.document(staged.document.name)
-        if record is None or record.generation != staged.generation:
-            self._clean([staged.generation])
+        self._drop(staged)
         return True
 
     def _drop_staged(self, staged: Staged) -> None:
         self._records.unstage(staged.generation)
+        self._drop(staged)
+
+    def _drop(self, staged: Staged) -> None:
+        """Clean away a generation that is staged no longer, unless it was committed. If it is found to be only after
+        that, its commit saw all of its pages, and the document goes."""
+        if self._committed_as(staged) is not None:
+            return
+        self._clean([staged.generation])
+        while (record := self._committed_as(staged)) is not None and not self._tombstone(record):
+            pass
+
+    def _committed_as(self, staged: Staged) -> Record | None:
+        """The record of a document if it is of this generation."""
         record = self._records.document(staged.document.name)
-        if record is None or record.generation != staged.generation:
-            self._clean([staged.generation])
+        return record if record is not None and record.generation == staged.generation else None
 
     def _tombstone(self, record: Record) -> bool:
         """Remove a document, unless another record came in the place of this one."""
@@ -96,6 +108,16 @@ class QdrantCleaning:
         self._records.changed()
         self._settle(gone)
         return True
+
+    def _take_back(self, record: Record, before: Record | None) -> None:
+        """Put back what a record replaced just now, as its own pages are gone."""
+        if before is None or before.removed:
+            self._tombstone(record)
+            return
+        back = self._records.swap(record, replace(before, old=(*before.old, record.generation), pending=True))
+        if back is not None:
+            self._records.changed()
+            self._settle(back)
 
     def _settle(self, record: Record) -> None:
         """Clean away what a record replaced. Twice does no harm."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
@@ -43,6 +44,7 @@ def page(rng, number, text):
 def put(store, name, pages, content, tmp_path, link=False, failures=()):
     file = tmp_path / f"{content}.pdf"
     file.write_bytes(content.encode())
+    content = hashlib.sha256(file.read_bytes()).hexdigest()
     document = Document(
         name, content, "settings", "application/pdf", {"year": "2024"}, path=str(file), renderer="pdfium"
     )

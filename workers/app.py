@@ -30,6 +30,7 @@ STOPPING = mmap.mmap(-1, 1)  # shared with the processes that are forked from th
 INBOX_INTERVAL = 2.0  # seconds
 
 log = logging.getLogger("visrag")
+logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every request to Qdrant
 
 
 class Periodic(bootsteps.StartStopStep):

@@ -398,10 +398,12 @@ store.close()
 def test_kill_9_in_the_middle_leaves_nothing(index):
     script = """
 put(store, "kept.pdf", [page(1, "common", tokens=unit(rng, 40))])
-generation = store.begin(document("lost.pdf", "lost"))
+source = __import__("pathlib").Path(sys.argv[1]).parent / "lost.pdf"
+source.write_bytes(b"lost")
+content = __import__("hashlib").sha256(b"lost").hexdigest()
+generation = store.begin(document("lost.pdf", content))
 store.add_pages(generation, [page(n, "common", tokens=unit(rng, 400)) for n in range(1, 9)])
-source = __import__("pathlib").Path(sys.argv[1]) / "index.db"
-store.put_original(source, "lost", link=False)
+store.put_original(source, content, link=False)
 print("ready", flush=True)
 sys.stdin.readline()
 """

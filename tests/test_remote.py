@@ -365,7 +365,7 @@ def test_a_source_here_and_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert Source(Path("a.pdf"), "a.pdf", 1).uri == str(tmp_path / "a.pdf")
     assert Source(Path("a.pdf"), "a.pdf", 1).path == Path("a.pdf")
     assert Source("s3://b/a.pdf", "a.pdf", 1).uri == "s3://b/a.pdf"
-    with pytest.raises(UsageError, match="download it first"):
+    with pytest.raises(UsageError, match="leave it to workers"):
         Source("s3://b/a.pdf", "a.pdf", 1).path  # noqa: B018
 
 

@@ -10,11 +10,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 export DEBIAN_FRONTEND := noninteractive
 
-# What the tests need beside Python: the second renderer, the fonts of the samples, the broker, a health check's client.
-DEBIAN_PACKAGES := poppler-utils fonts-lato fonts-morisawa-bizud-gothic fonts-courier-prime redis-server wget
+# What the tests need beside Python: the second renderer, the fonts of the samples, the broker, a health check's client, a browser.
+DEBIAN_PACKAGES := poppler-utils fonts-lato fonts-morisawa-bizud-gothic fonts-courier-prime redis-server wget chromium
 
 # The optional parts that the tests need; commas in a variable, as make would part the arguments at them.
-EXTRAS := queue,qdrant,s3
+EXTRAS := queue,qdrant,s3,server
 
 # A question whose answer (118) stands in a table of a sample, and where.
 QUESTION := How many passengers can stand in a Kestrel tram?

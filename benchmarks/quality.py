@@ -60,7 +60,7 @@ class Bm25:
 
 def rankers(index: Index, item: Callable[[PageRef], object]) -> dict[str, Callable[[str | None], Ranker]]:
     """By name, what makes a ranker within a question's document (True) or over the whole index."""
-    store = index._store()
+    store = index.open()
     refs = [PageRef(d.name, n) for d in store.documents() for n in range(1, d.pages + 1)]
     failed = {(f.document, f.page) for f in store.failures()}
     refs = [ref for ref in refs if (ref.document, ref.page) not in failed and (ref.document, None) not in failed]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,18 @@ from visrag.cli import main
 from visrag.copy import copy_index
 from visrag.errors import IndexMismatch, NotFound, StoreError, UsageError
 from visrag.ingest import Silent
-from visrag.records import Document, EncodedPage, Filter, Page, PageRef, PatchVectors, Places, QueryVectors, Word
+from visrag.records import (
+    Document,
+    EncodedPage,
+    Feedback,
+    Filter,
+    Page,
+    PageRef,
+    PatchVectors,
+    Places,
+    QueryVectors,
+    Word,
+)
 from visrag.store.opening import open_store
 
 ALL = Filter()
@@ -135,6 +147,31 @@ def test_what_is_the_same_is_passed_over_and_what_changed_is_replaced(source, tm
     with open_store(source) as store:
         put(store, "a.pdf", [page(np.random.default_rng(5), 1, "changed")], "three", tmp_path, failures=[2])
     assert copy_index(source, url(tmp_path)).documents == 1  # of the same content, with another outcome
+
+
+def test_feedback_is_copied_unless_the_target_has_newer(source, tmp_path):
+    said = Feedback("q", "a.pdf", 1, "relevant", "ünsure", "spring", "ann", 100.0)
+    gone = Feedback("q", "removed.pdf", 7, None, "was it here?", time=50.5)
+    with open_store(source) as store:
+        store.judge(said)
+        store.judge(gone)
+    copy_index(source, url(tmp_path))
+    copy_index(url(tmp_path), tmp_path / "back")
+    for where in (url(tmp_path), tmp_path / "back"):
+        with open_store(where) as store:
+            assert store.feedback() == [gone, said]
+    newer = replace(said, verdict="not_relevant", time=200.0)
+    other = replace(said, reviewer="bob", time=1.0)
+    with open_store(url(tmp_path)) as store:
+        store.judge(newer)
+        store.judge(other)
+    later = replace(gone, verdict="relevant", time=60.0)
+    with open_store(source) as store:
+        store.judge(later)
+    again = copy_index(source, url(tmp_path))
+    assert (again.documents, again.unchanged) == (0, 2)
+    with open_store(url(tmp_path)) as store:
+        assert store.feedback() == [other, later, newer]
 
 
 class _Stop(Silent):

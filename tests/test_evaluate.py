@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from visrag import Index
 from visrag.errors import UsageError
-from visrag.evaluate import Outcome, Question, measure, read_beir, read_questions, report
+from visrag.evaluate import Outcome, Question, evaluate_questions, measure, read_beir, read_questions, report
+from visrag.ingest import Silent
+from visrag.records import Document, EncodedPage, Feedback, Page, Word
+from visrag.store.opening import open_store
+from visrag.verdicts import as_csv, as_json
 
 
 def question(*relevant: str, any_one: bool = False, kind: str = "none") -> Question:
@@ -71,6 +78,84 @@ def test_questions_file(tmp_path: Path) -> None:
     file.write_text('{"question": "no page", "doc": "a.pdf"}')
     with pytest.raises(UsageError, match=r"q\.jsonl, line 1"):
         read_questions(file)
+    file.write_text('{"question": "of\u2028two lines", "doc": "a.pdf", "page": 1}\r\n', encoding="utf-8-sig")
+    assert [question.text for question in read_questions(file)] == ["of\u2028two lines"]
+    file.write_bytes(b'{"question": "\xff"}')
+    with pytest.raises(UsageError, match="not UTF-8"):
+        read_questions(file)
+
+
+SAID = [
+    Feedback("=1+1?", "a.pdf", 2, "relevant", "see\nbelow", "spring", "ann", 1.0),
+    Feedback("=1+1?", "a.pdf", 5, "relevant", reviewer="ann", time=2.0),
+    Feedback("=1+1?", "b.pdf", 1, "not_relevant", reviewer="ann", time=3.0),
+    Feedback("where?", "a.pdf", 1, "relevant", reviewer="ann", time=4.0),
+    Feedback("where?", "b.pdf", 1, "relevant", reviewer="bob", time=5.0),
+    Feedback("where?", "b.pdf", 2, "relevant", reviewer="bob", time=6.0),
+    Feedback("where?", "b.pdf", 2, "not_relevant", reviewer="ann", time=7.0),
+    Feedback("where?", "b.pdf", 3, "relevant", reviewer="bob", time=8.0),
+    Feedback("where?", "b.pdf", 3, "not_relevant", reviewer="ann", time=9.0),
+    Feedback("where?", "b.pdf", 3, "not_relevant", reviewer="eve", time=10.0),
+    Feedback("why?", "a.pdf", 1, "not_relevant", reviewer="ann", time=11.0),
+    Feedback("who?", "a.pdf", 1, None, "unclear", reviewer="ann", time=12.0),
+]
+
+
+@pytest.mark.parametrize(("name", "write"), [("v.csv", as_csv), ("v.json", as_json), ("V.CSV", as_csv)])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_verdicts_are_questions(tmp_path: Path, name: str, write: Callable[..., str], encoding: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(write(SAID).encode(encoding))
+    one, two = read_questions(file)
+    assert one == Question("", "=1+1?", "a.pdf", frozenset({("a.pdf", 2), ("a.pdf", 5)}), scope="corpus")
+    several = frozenset({("a.pdf", 1), ("b.pdf", 1), ("b.pdf", 2)})
+    assert two == Question("", "where?", "", several, scope="corpus")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("v.csv", "question,document,page,verdict\nq,a.pdf,x,relevant\n", r"v\.csv: line 2: not a verdict"),
+        ("v.json", '[{"question": "q", "document": "a.pdf", "page": 1}]', r"v\.json: item 1: .*no 'verdict'"),
+        ("v.json", '{"question": "q", "doc": "a.pdf", "page": 1}', r"v\.json: .*name a file of questions \.jsonl"),
+    ],
+)
+def test_errors_in_verdicts_name_the_file_and_the_place(tmp_path: Path, name: str, text: str, told: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=told):
+        read_questions(tmp_path / name)
+
+
+def test_a_question_of_several_documents_is_asked_of_the_whole_index_only(tmp_path: Path) -> None:
+    with open_store(tmp_path / "index", create=True) as store:
+        for name in ("a.pdf", "b.pdf"):
+            generation = store.begin(Document(name, name, "", "application/pdf"))
+            texts = ["apple", "pear pear", "apple apple"] if name == "a.pdf" else ["pear", "fig"]
+            pages = [Page(n, 612, 792, text, words(text)) for n, text in enumerate(texts, 1)]
+            store.add_pages(generation, [EncodedPage(page, {}, {}) for page in pages])
+            store.commit(generation, len(pages))
+    said = [
+        Feedback("apple", "a.pdf", 1, "relevant"),  # in the document, and in all, found second
+        Feedback("pear", "a.pdf", 2, "relevant"),
+        Feedback("pear", "b.pdf", 1, "relevant"),
+    ]
+    file = tmp_path / "verdicts.csv"
+    file.write_bytes(as_csv(said).encode())
+    with Index(tmp_path / "index") as index:
+        found = evaluate_questions(index, file, "fulltext", Silent())
+        scopes = found["by_scope"]
+        assert (scopes["document"]["questions"], scopes["document"]["mrr"]) == (1, 0.5)
+        assert (scopes["corpus"]["questions"], scopes["corpus"]["mrr"], scopes["corpus"]["recall@5"]) == (2, 0.75, 1.0)
+        file.write_bytes(as_csv([*said, Feedback("pear", "gone.pdf", 1, "relevant")]).encode())
+        with pytest.raises(UsageError, match=r"not in the index: gone\.pdf;"):
+            evaluate_questions(index, file, "fulltext", Silent())
+        file.write_bytes(as_csv([Feedback("fig", "a.pdf", 1, "not_relevant")]).encode())
+        with pytest.raises(UsageError, match="holds no question with a page that answers it"):
+            evaluate_questions(index, file, "fulltext", Silent())
+
+
+def words(text: str) -> tuple[Word, ...]:
+    return tuple(Word(found.group(), found.start(), ((0, 0, 1, 1),)) for found in re.finditer(r"\S+", text))
 
 
 def test_beir_folder(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_the_account_adds_up(question: str, rank: Rank, samples_index: Index) ->
 
 
 def test_maxsim_is_the_sum_over_tokens_of_the_best_stored_vector(samples_index: Index) -> None:
-    store = samples_index._store()
+    store = samples_index.open()
     query = TextEncoder.load(device="cpu").encode_query(FROST)["tokens"]
     for hit in samples_index.search(FROST, k=30, rank="maxsim"):
         page = store.vectors("tokens", PageRef(hit.document, hit.page))
@@ -108,7 +108,7 @@ def readme_fusion() -> tuple[dict[str, float], float]:
 
 
 def test_fusion_takes_off_chance_and_weighs_as_the_readme_says(samples_index: Index) -> None:
-    store = samples_index._store()
+    store = samples_index.open()
     plain = {(hit.document, hit.page): hit.score for hit in samples_index.search(FROST, k=30, rank="maxsim")}
     fused = samples_index.search(FROST, k=30)
     weights, share = readme_fusion()
@@ -149,7 +149,7 @@ def test_full_text_alone_needs_no_model_and_gives_words(samples_index: Index, mo
     monkeypatch.setattr(TextEncoder, "load", refuse)
     hit = samples_index.search("crossover", rank="fulltext")[0]
     ((token,),) = (leg.token_scores for leg in hit.legs)
-    page = samples_index._store().page(PageRef(hit.document, hit.page))
+    page = samples_index.open().page(PageRef(hit.document, hit.page))
     assert token.box in [box for word in page.words if "crossover" in word.text.lower() for box in word.boxes]
     assert "crossover" in hit.snippet.lower()
     assert "crossover" in hit.regions[0].text.lower()
@@ -254,11 +254,11 @@ def test_another_text_model_is_refused(samples_path: Path, tmp_path: Path) -> No
 def test_a_model_that_gives_other_vectors_than_it_did_is_refused(samples_path: Path, tmp_path: Path) -> None:
     path = shutil.copytree(samples_path, tmp_path / "index")
     with Index(path) as index:
-        settings = index._store().settings()
+        settings = index.open().settings()
         canary = np.array(settings["canaries"]["tokens"])
         turned = canary + np.random.default_rng(0).normal(0, 0.01, canary.shape)  # a cosine of about 0.98
         settings["canaries"]["tokens"] = turned.tolist()
-        index._store().write_settings(settings)
+        index.open().write_settings(settings)
         with pytest.raises(IndexMismatch, match="gives other vectors here than when the index was made"):
             index.search("tram")
 
@@ -266,11 +266,11 @@ def test_a_model_that_gives_other_vectors_than_it_did_is_refused(samples_path: P
 def test_a_little_rounding_is_no_other_model(samples_path: Path, tmp_path: Path) -> None:
     path = shutil.copytree(samples_path, tmp_path / "index")
     with Index(path) as index:
-        settings = index._store().settings()
+        settings = index.open().settings()
         canary = np.array(settings["canaries"]["tokens"])
         rounded = canary + np.random.default_rng(0).normal(0, 0.0005, canary.shape)  # a cosine of about 0.9999
         settings["canaries"]["tokens"] = rounded.tolist()
-        index._store().write_settings(settings)
+        index.open().write_settings(settings)
         assert index.search("tram")
 
 
@@ -334,7 +334,7 @@ def inside(pixels: np.ndarray, box: tuple[float, float, float, float]) -> np.nda
 
 
 def test_heat_lies_on_the_word_as_a_person_sees_it_on_a_rotated_page(samples_index: Index) -> None:
-    page = samples_index._store().page(PageRef(ROTATED, 1))
+    page = samples_index.open().page(PageRef(ROTATED, 1))
     words = {word.text: word for word in page.words}
     assert sum(word.text == "Frost" for word in page.words) == 1
     (box,) = words["Frost"].boxes
@@ -368,7 +368,7 @@ def test_the_map_of_a_token_is_not_that_of_the_question(samples_index: Index) ->
     frost = samples_index.highlight(FROST, ROTATED, 1, token="Frost")
     orchard = samples_index.highlight(FROST, ROTATED, 1, token="orchard")
     assert len({picture.image.tobytes() for picture in (whole, frost, orchard)}) == 3
-    page = samples_index._store().page(PageRef(ROTATED, 1))
+    page = samples_index.open().page(PageRef(ROTATED, 1))
     plain = samples_index.page_image(ROTATED, 1)
     (title,) = (word.boxes[0] for word in page.words if word.text == "orchard" and word.boxes[0][1] < 0.2)
     on_title = [inside(heat(picture.image, plain), title).mean() for picture in (whole, frost, orchard)]

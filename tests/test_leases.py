@@ -1,4 +1,4 @@
-"""The pieces that a worker's process holds: renewed while it works, and no longer than it may."""
+"""The pieces that a process holds: renewed while it works, and no longer than it may."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import sys
 import time
 from pathlib import Path
 
+from visrag.leases import Leases
 from visrag.records import Load, Order, Piece
 from visrag.store.local import LocalStore
 
 HOLD = """
 import sys, time
+from visrag.leases import Leases
 from visrag.records import Piece
 from visrag.store.local import LocalStore
-from workers.process import Leases
 
 generation, lease, limit, seconds = int(sys.argv[1]), *map(float, sys.argv[2:])
 with LocalStore.open("index") as store:
@@ -53,3 +54,22 @@ def test_a_piece_stays_its_workers_while_it_works_and_its_watchdog_ends_what_han
         assert store.claim(Piece(second, "ingest").id, "other", 60.0) is not None
         assert works.communicate(timeout=30)[1] == ""
         assert works.returncode == 0
+
+
+def test_what_is_given_back_was_no_attempt(tmp_path: Path) -> None:
+    with LocalStore.open(tmp_path / "index", create=True) as store:
+        first, second = (
+            Piece(generation, "ingest").id for generation in store.enqueue([Order("a", "x"), Order("b", "y")])
+        )
+        leases = Leases(store, 60.0, 60.0)
+        with leases.hold(first) as one, leases.hold(second):
+            assert one is not None
+            assert one.attempts == 1
+            with leases.hold(first) as nothing:
+                assert nothing is None
+            leases.give_back()
+            assert store.load() == {"ingest": Load(waiting=2)}
+        claimed = store.claim(first, "other", 60.0)
+        assert claimed is not None
+        assert claimed.attempts == 1
+        leases.close()

@@ -20,7 +20,7 @@ from visrag.models import Models
 from visrag.records import Document, EncodedPage, Filter, Order, Page, PageRef, Piece
 from visrag.render import Renderer
 from visrag.settings import Route
-from visrag.steps import ATTEMPTS, PIECE_PAGES, encode_pages, end
+from visrag.steps import AGAIN, ATTEMPTS, HANDED_IN, PIECE_PAGES, encode_pages, end, options_of
 from visrag.store.local import LocalStore
 from visrag.store.remote import Downloads
 
@@ -205,6 +205,30 @@ def test_the_same_again_is_free_and_changed_replaces(store: LocalStore, hand: Ha
     assert texts(store, "a.pdf", 1) == ["otter number 1"]
     assert store.page_count(Filter()) == 1
     assert len(list((store.folder / "originals").iterdir())) == 1
+
+
+def test_again_is_not_free(store: LocalStore, hand: Hand, tmp_path: Path) -> None:
+    file = pdf(tmp_path / "a.pdf", 2)
+    hand.enqueue(file, NO_OCR)
+    hand.work()
+    hand.done.clear()
+    store.enqueue([Order("a.pdf", str(file), {**options_of(NO_OCR), AGAIN: True})])
+    [done] = hand.work()
+    assert hand.done == ["ingest", "render", "text"]
+    assert (done.indexed, done.path) == (2, str(file))
+    assert texts(store, "a.pdf", 2) == ["walrus number 1", "walrus number 2"]
+
+
+def test_a_file_that_was_handed_in_is_no_path_of_its_document(store: LocalStore, hand: Hand, tmp_path: Path) -> None:
+    for name, file in (("good.pdf", pdf(tmp_path / "1.pdf", 1)), ("bad.pdf", write(tmp_path / "2.pdf", b"%PDF-1.7"))):
+        store.enqueue([Order(name, str(file), {**options_of(NO_OCR), HANDED_IN: True})])
+    hand.work()
+    (tmp_path / "1.pdf").unlink()
+    assert [(found.name, found.state, found.path) for found in store.documents()] == [
+        ("bad.pdf", "failed", ""),
+        ("good.pdf", "indexed", ""),
+    ]
+    assert store.original("good.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_tags_are_kept_where_none_are_given(store: LocalStore, hand: Hand, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def index(family: str, made: Callable[[str, Route], Path]) -> Iterator[Index]:
 
 def legs_of(index: Index) -> dict[PageRef, set[str]]:
     return {
-        ref: {leg for leg in ("tokens", "windows", "patches") if index._store().vectors(leg, ref) is not None}
+        ref: {leg for leg in ("tokens", "windows", "patches") if index.open().vectors(leg, ref) is not None}
         for ref in (TEXT, CHART, ROTATED)
     }
 
@@ -171,7 +171,7 @@ def test_the_account_adds_up(index: Index) -> None:
 
 def test_scores_are_those_of_the_stored_vectors(index: Index, family: str, folder: Folder) -> None:
     """``maxsim`` token by token in plain Python; fusion takes each page's chance level off and the mean."""
-    store = index._store()
+    store = index.open()
     query = load_vision(str(folder(family)), device="cpu").encode_query(QUESTION)["patches"]
     plain = {hit.page: hit for hit in index.search(QUESTION, rank="maxsim")}
     fused = {hit.page: hit for hit in index.search(QUESTION)}
@@ -193,7 +193,7 @@ def test_scores_are_those_of_the_stored_vectors(index: Index, family: str, folde
 
 
 def stored(index: Index, ref: PageRef) -> PatchVectors:
-    found = index._store().vectors("patches", ref)
+    found = index.open().vectors("patches", ref)
     assert found is not None
     return found
 
@@ -229,8 +229,8 @@ def test_a_planted_signal_wins_at_its_row_and_column(ref: PageRef, index: Index,
     vector = cells(found)[row, col]
     query = QueryVectors(vector[None], ("planted",), np.ones(1, np.float32))
 
-    legs = [Leg(**leg) for leg in index._store().settings()["legs"] if leg["name"] == "patches"]
-    best, *_ = search(index._store(), "", {"patches": query}, legs, "maxsim", Filter(), 3)
+    legs = [Leg(**leg) for leg in index.open().settings()["legs"] if leg["name"] == "patches"]
+    best, *_ = search(index.open(), "", {"patches": query}, legs, "maxsim", Filter(), 3)
     assert best.ref == ref
     ((token,),) = (leg.token_scores for leg in best.legs)
     assert token.box == pytest.approx((col / cols, row / rows, (col + 1) / cols, (row + 1) / rows), abs=1e-4)

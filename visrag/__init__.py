@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
+    AccessError,
     BrokerError,
     DocumentError,
     EncoderError,
     IndexMismatch,
+    LimitError,
     MissingExtra,
     NotFound,
+    ServerError,
     StoreError,
     UsageError,
     VisragError,
@@ -18,21 +21,26 @@ from .errors import (
 from .settings import IngestSettings
 
 if TYPE_CHECKING:
+    from .client import Client
     from .index import Hit, Index
     from .queue import Queue
 
 __version__ = "0.1.0"
 __all__ = [
+    "AccessError",
     "BrokerError",
+    "Client",
     "DocumentError",
     "EncoderError",
     "Hit",
     "Index",
     "IndexMismatch",
     "IngestSettings",
+    "LimitError",
     "MissingExtra",
     "NotFound",
     "Queue",
+    "ServerError",
     "StoreError",
     "UsageError",
     "VisragError",
@@ -44,6 +52,10 @@ def __getattr__(name: str) -> Any:
         from . import index
 
         return getattr(index, name)
+    if name == "Client":
+        from . import client
+
+        return client.Client
     if name == "Queue":
         from . import queue
 

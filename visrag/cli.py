@@ -18,6 +18,7 @@ import click
 
 from . import __version__
 from .errors import UsageError, VisragError
+from .server.commands import keys, serve
 from .show import (
     failure_rows,
     print_documents,
@@ -60,6 +61,10 @@ class _Group(click.Group):
 @click.version_option(__version__)
 def main() -> None:
     """Find the page that answers a question, and show where on the page the answer stands."""
+
+
+main.add_command(serve)
+main.add_command(keys)
 
 
 def _options(*options: Callable[[F], F]) -> Callable[[F], F]:

@@ -23,8 +23,9 @@ def copy_index(source: str | Path, target: str | Path, progress: Progress | None
     """Copy the documents of an index, a folder or a qdrant:// URL, into another, which is made if it is not there.
 
     Vectors come over as they are stored, so nothing is encoded again. Documents that are the same already are passed
-    over; others of the same name are replaced. In the summary are the pages that failed in the copy alone. Raises
-    UsageError, StoreError, and IndexMismatch where the target was made with other models.
+    over; others of the same name are replaced. What reviewers said comes over, too, in the place of what is older. In
+    the summary are the pages that failed in the copy alone. Raises UsageError, StoreError, and IndexMismatch where the
+    target was made with other models.
     """
     if str(source).rstrip("/") == str(target).rstrip("/"):
         raise UsageError(f"{source}: cannot be copied into itself")
@@ -61,6 +62,7 @@ def _copy(here: Store, there: Store, progress: Progress) -> Summary:
         summary.failures += [failure for failure in there.failures(document.name) if failure.page not in failed]
         summary.documents += 1
         progress.finish(source)
+    _copy_feedback(here, there)
     summary.seconds = time.monotonic() - begun
     return summary
 
@@ -143,3 +145,10 @@ def _copy_original(here: Store, there: Store, document: Document) -> None:
 def _copy_failures(here: Store, there: Store, document: Document, generation: Generation) -> None:
     for failure in here.failures(document.name):
         there.fail(generation, failure.page, failure.reason, failure.message)
+
+
+def _copy_feedback(here: Store, there: Store) -> None:
+    known = {feedback.key: feedback.time for feedback in there.feedback()}
+    for feedback in here.feedback():
+        if feedback.key not in known or known[feedback.key] < feedback.time:
+            there.judge(feedback)

@@ -42,8 +42,8 @@ class Dispatch:
         pieces = [
             piece
             for queue, found in load.items()
-            if found.waiting and (room := self._room(queue, load)) > found.sent
-            for piece in self.store.take(queue, room)
+            if found.waiting and (free := room(self.store, queue, load, self.models, self.waiting_pages)) > found.sent
+            for piece in self.store.take(queue, free)
         ]
         for piece in pieces:
             try:
@@ -55,14 +55,18 @@ class Dispatch:
                 break
         return len(pieces)
 
-    def _room(self, queue: QueueName, load: dict[QueueName, Load]) -> int:
-        """How many pieces of a step may be handed out and not yet claimed."""
-        if queue == "ingest":
-            return SENT if wanted_legs(self.store, self.models) is not None else 0
-        if queue == "render":
-            waiting = sum(load[step].pages for step in ("text", "encode") if step in load)
-            return max(0, min(SENT, (self.waiting_pages - waiting) // PIECE_PAGES - load["render"].held))
-        return SENT
+
+def room(
+    store: Store, queue: QueueName, load: Mapping[QueueName, Load], models: Sequence[str], waiting_pages: int
+) -> int:
+    """How many pieces of a step may be handed out and not yet claimed. ``load``: the store's; ``models``,
+    ``waiting_pages``: as of Dispatch."""
+    if queue == "ingest":
+        return SENT if wanted_legs(store, models) is not None else 0
+    if queue == "render":
+        waiting = sum(load[step].pages for step in ("text", "encode") if step in load)
+        return max(0, min(SENT, (waiting_pages - waiting) // PIECE_PAGES - load["render"].held))
+    return SENT
 
 
 def sweep(store: Store, messages: Mapping[QueueName, int]) -> list[Outcome]:
@@ -71,14 +75,19 @@ def sweep(store: Store, messages: Mapping[QueueName, int]) -> list[Outcome]:
     ``messages``: how many wait in the broker, by step. One that was delivered counts as lost if its piece is not
     claimed within ``LOST``; coming twice does no harm. To be followed by a dispatch.
     """
+    for queue, load in store.load().items():
+        if messages.get(queue, 0) < load.sent and (lost := store.recall(queue, time.time() - LOST)):
+            log.warning("%d messages of the step %s were lost; they are sent again", lost, queue)
+    return mend(store)
+
+
+def mend(store: Store) -> list[Outcome]:
+    """Put right what dead workers have left, and end what has no piece left: what came of it."""
     outcomes = []
     for piece in store.expire():
         log.warning("%s: its worker has not come back (attempt %d)", piece.id, piece.attempts)
         if piece.attempts >= ATTEMPTS:
             outcomes += _surely(partial(give_up, store, piece))
-    for queue, load in store.load().items():
-        if messages.get(queue, 0) < load.sent and (lost := store.recall(queue, time.time() - LOST)):
-            log.warning("%d messages of the step %s were lost; they are sent again", lost, queue)
     for generation in store.unfinished():
         outcomes += _surely(partial(_ended, store, generation))
     store.tidy()

@@ -7,17 +7,22 @@
     ├── EncoderError     a model could not be loaded, or gave vectors that cannot be used
     ├── NotFound         the index holds no such document or page
     ├── BrokerError      the queue's broker could not be reached
+    ├── AccessError      a server wants a key, or refuses this one
+    ├── LimitError       a limit of a server was reached
+    ├── ServerError      an HTTP server could not be reached, or failed
     └── StoreError       an index could not be opened, read or written
         ├── IndexMismatch    the index was made with another model or a newer version
         ├── PageRefused      a page that cannot be stored
         └── FileChanged      a file was changed while it was read
 
-Each message says what was wrong with which file, page or setting, and what to do.
+Each message says what was wrong with which file, page or setting, and what to do. ``CODES`` names them over HTTP.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
 
 class VisragError(Exception):
@@ -72,6 +77,22 @@ class BrokerError(VisragError):
     """Raised when the queue's broker could not be reached."""
 
 
+class AccessError(VisragError):
+    """Raised when a server wants a key, or the key does not allow what was asked for."""
+
+
+class LimitError(VisragError):
+    """Raised when a limit of a server was reached. ``retry_after``: seconds to wait, None where waiting won't help."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ServerError(VisragError):
+    """Raised when an HTTP server could not be reached, failed, or gave what is no answer of visrag's."""
+
+
 class StoreError(VisragError):
     """Raised when an index could not be opened, read or written."""
 
@@ -91,3 +112,42 @@ class PageRefused(StoreError):
 
 class FileChanged(StoreError):
     """Raised when a file was changed while it was read."""
+
+
+CODES: Mapping[str, type[VisragError]] = {
+    "usage": UsageError,
+    "missing_extra": MissingExtra,
+    "document": DocumentError,
+    "encoder": EncoderError,
+    "not_found": NotFound,
+    "broker": BrokerError,
+    "access": AccessError,
+    "limit": LimitError,
+    "server": ServerError,
+    "store": StoreError,
+    "index_mismatch": IndexMismatch,
+    "page_refused": PageRefused,
+    "file_changed": FileChanged,
+}
+"""What the errors are called over HTTP (``code`` of a problem)."""
+
+
+def code_of(error: VisragError) -> str:
+    """An error's code: that of the most derived of its classes that has one, "server" for none."""
+    names = {kind: code for code, kind in CODES.items()}
+    return next((names[kind] for kind in type(error).__mro__ if kind in names), "server")
+
+
+def error_of(code: str, message: str, members: Mapping[str, Any]) -> VisragError:
+    """The error of a code, with its message as it was; ServerError where the code is not known.
+
+    ``members``: of a DocumentError "document", "page" and "reason". Raises KeyError, ValueError where they are wrong.
+    """
+    kind = CODES.get(code, ServerError)
+    if kind is DocumentError:
+        document, page, reason = members["document"], members["page"], Reason(members["reason"])
+        start = DocumentError(document, page, reason, "")
+        return DocumentError(document, page, reason, message.removeprefix(str(start)))
+    if kind in (MissingExtra, PageRefused):  # which make up their messages, and this is made
+        kind = ServerError
+    return kind(message)

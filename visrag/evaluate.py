@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from .errors import UsageError
 from .ingest import Progress
+from .records import PageRef
 from .settings import Rank
 from .sources import Source
+from .verdicts import from_csv, from_json, relevant_pages
 
 if TYPE_CHECKING:
     from .index import Index
@@ -51,16 +53,37 @@ class Outcome:
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Questions from a JSONL file, in the form that README.md gives ("How good the answers are").
+    """Questions from a file of questions (JSONL, in the form that README.md gives under "How good the answers are"), or
+    of verdicts (.csv and .json, as ``visrag.verdicts`` writes them).
 
-    Raises UsageError, naming the line.
+    Verdicts: the relevant pages of a question make one Question of scope "corpus". Where several reviewers judged a
+    page, the majority counts, and a tie says relevant; a question without a relevant page is left out. Its document is
+    that of its pages, "" where they are of several.
+
+    Raises UsageError, naming the line or the item.
     """
-    questions = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            text = file.read()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-    for number, line in enumerate(lines, 1):
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: is not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from error
+    read = {".csv": from_csv, ".json": from_json}.get(path.suffix.lower())
+    if read is None:
+        return _read_lines(path, text)
+    try:
+        return [_judged(question, pages) for question, pages in relevant_pages(read(text)).items()]
+    except ValueError as error:
+        raise UsageError(
+            f"{path}: {error}: a .csv or .json file is one of verdicts, as the server exports it; "
+            "name a file of questions .jsonl"
+        ) from error
+
+
+def _read_lines(path: Path, text: str) -> list[Question]:
+    questions = []
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -71,6 +94,12 @@ def read_questions(path: Path) -> list[Question]:
                 'each line is {"id", "question", "doc", "page": a number or a list}'
             ) from error
     return questions
+
+
+def _judged(question: str, pages: frozenset[PageRef]) -> Question:
+    documents = {page.document for page in pages}
+    document = documents.pop() if len(documents) == 1 else ""
+    return Question("", question, document, frozenset(pages), scope="corpus")
 
 
 def _question(record: dict[str, Any]) -> Question:
@@ -129,14 +158,19 @@ def measure(question: Question, ranked: Sequence[object]) -> dict[str, float]:
 
 
 def evaluate_questions(index: Index, path: Path, rank: Rank, progress: Progress) -> dict[str, Any]:
-    """The figures of ``visrag evaluate QUESTIONS``: every question among the pages of its document, those of scope
-    "corpus" over the whole index, too. Raises UsageError where a document is not in the index."""
+    """The figures of ``visrag evaluate QUESTIONS``: every question that has a document among the pages of that, those
+    of scope "corpus" over the whole index, too. Raises UsageError where there is no question, or a document is not in
+    the index."""
     questions = read_questions(path)
+    if not questions:
+        raise UsageError(f"{path}: holds no question with a page that answers it")
     known = {document.name for document in index.documents()}
-    if missing := sorted({question.document for question in questions} - known):
+    asked = {document for question in questions for document, _ in cast("frozenset[PageRef]", question.relevant)}
+    if missing := sorted(asked - known):
         raise UsageError(
             f"{path}: not in the index: {', '.join(missing)}; ingest the folder that holds these documents"
         )
+    alone = [question for question in questions if question.document]
     corpus = [question for question in questions if question.scope == "corpus"]
 
     def in_document(question: Question, k: int) -> list[object]:
@@ -145,8 +179,8 @@ def evaluate_questions(index: Index, path: Path, rank: Rank, progress: Progress)
     def in_corpus(question: Question, k: int) -> list[object]:
         return [(hit.document, hit.page) for hit in index.search(question.text, k, rank=rank)]
 
-    progress.start(len(questions) + len(corpus))
-    return report(evaluate(questions, in_document, progress), evaluate(corpus, in_corpus, progress))
+    progress.start(len(alone) + len(corpus))
+    return report(evaluate(alone, in_document, progress), evaluate(corpus, in_corpus, progress))
 
 
 def evaluate_beir(folder: Path, path: str | None, rank: Rank, device: str | None, progress: Progress) -> dict[str, Any]:

@@ -97,6 +97,18 @@ def term_spans(text: str) -> list[Span]:
     return list(_spans(text))
 
 
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Where the words of a text stand, (start, end); a run of a script without spaces is cut in pairs of characters."""
+    spans: list[tuple[int, int]] = []
+    for match in _TOKEN.finditer(text):
+        if match.lastgroup == "unspaced":
+            units = [unit.span() for unit in _UNIT.finditer(text, *match.span())]
+            spans += [(units[i][0], units[min(i + 1, len(units) - 1)][1]) for i in range(0, len(units), 2)]
+        else:
+            spans.append(match.span())
+    return spans
+
+
 def _is_pair(text: str, start: int, end: int) -> bool:
     units = _UNIT.findall(text, start, end)
     return len(units) == 2 and sum(map(len, units)) == end - start

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from .account import Share, matched, shares
 from .errors import NotFound, Reason, UsageError
 from .evidence import regions, term_regions
 from .fulltext import query_terms
 from .heatmap import Scale, TokenMaps, overlay, question_map
 from .models import Models, legs
-from .records import Document, Failure, Filter, LegScore, Page, PageRef, QueryVectors, Region
+from .records import Document, Failure, Feedback, Filter, LegScore, Page, PageRef, QueryVectors, Region, Verdict
 from .settings import IngestSettings, Rank
 from .store import Store
 from .store.opening import QDRANT, open_store
@@ -23,9 +26,20 @@ if TYPE_CHECKING:
 
     from .encoders import Encoders
     from .ingest import Progress, Summary
+    from .render import Renderer
 
 IMAGE_SIDE = 1600  # pixels of a page image's longer side, where none is given
 SNIPPET = 240  # characters
+RENDERERS = 2  # processes that make pictures of pages, kept for the next
+
+
+class Pages(Protocol):
+    """What a Hit asks for its pictures: the Index or the Client that it comes from."""
+
+    def page_image(self, document: str, page: int, side: int = IMAGE_SIDE) -> Image: ...
+    def highlight(
+        self, question: str, document: str, page: int, token: str | None = None, side: int = IMAGE_SIDE
+    ) -> Highlight: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +55,17 @@ class Hit:
     regions: tuple[Region, ...] = field(repr=False)
     legs: tuple[LegScore, ...] = field(repr=False)
     _question: str = field(repr=False, compare=False)
-    _index: Index = field(repr=False, compare=False)
+    _index: Pages = field(repr=False, compare=False)
+
+    @property
+    def shares(self) -> tuple[Share, ...]:
+        """What each word of the question gave to the score, the most first; they add up to it."""
+        return shares(self._question, self.legs)
+
+    @property
+    def marks(self) -> list[tuple[int, int]]:
+        """Where words of the snippet stand that the question's words match, as (start, end) in characters."""
+        return matched(self._question, self.snippet)
 
     def image(self, side: int = IMAGE_SIDE) -> Image:
         """The page's picture (RGB), its longer side ``side`` pixels."""
@@ -86,8 +110,20 @@ class Highlight:
     regions: tuple[Region, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The score of a page for a question, and what it is made of: the legs' weighted scores, and the shares of the
+    question's words, each add up to it."""
+
+    score: float
+    legs: tuple[LegScore, ...]
+    shares: tuple[Share, ...]
+
+
 class Index:
-    """An index in a folder, or at a qdrant:// URL. A context manager; for one thread at a time.
+    """An index in a folder, or at a qdrant:// URL. A context manager.
+
+    Several threads may search it and look at its pages at once; what writes documents is for one at a time.
 
     ``text``, ``vision``: the models of a new index (a hub id or a folder); of one that exists, what it was made
     with is taken, and another is refused with IndexMismatch. A vision model may be added later. ``device``: "cpu",
@@ -100,7 +136,8 @@ class Index:
         self.path = str(path) if str(path).startswith(QDRANT) else Path(path)
         self._models = Models(text, vision, device)
         self._opened: Store | None = None
-        self._renderer: Any = None
+        self._opening = threading.Lock()
+        self._renderers: list[Renderer] = []
 
     def __enter__(self) -> Self:
         return self
@@ -109,13 +146,19 @@ class Index:
         self.close()
 
     def close(self) -> None:
-        """Close all files and end the rendering process."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        """Close all files and end the rendering processes."""
+        while self._renderers:
+            self._renderers.pop().close()
         if self._opened is not None:
             self._opened.close()
             self._opened = None
+
+    def open(self, create: bool = False) -> Store:
+        """The store that the index lies in, opened once; ``create`` makes one that is not there. Raises StoreError."""
+        with self._opening:
+            if self._opened is None:
+                self._opened = open_store(self.path, create)
+            return self._opened
 
     # Writing
 
@@ -137,7 +180,7 @@ class Index:
 
         sources = find_sources(paths)
         folders = [Path(path) for path in paths]
-        store = self._store(create=True)
+        store = self.open(create=True)
         summary = ingest(store, self._for_ingest(), sources, settings or IngestSettings(), tags, progress)
         if sync:
             summary.removed = self._remove_gone(folders, {source.name for source in sources})
@@ -147,7 +190,7 @@ class Index:
         """Bring passages into the index, by name: each a document of one page, without a picture or places."""
         from .ingest import Silent, ingest_texts
 
-        ingest_texts(self._store(create=True), self._for_ingest(), texts, progress or Silent())
+        ingest_texts(self.open(create=True), self._for_ingest(), texts, progress or Silent())
 
     def _remove_gone(self, folders: Sequence[Path], present: set[str]) -> int:
         roots = [folder.resolve() for folder in folders if folder.is_dir()]
@@ -169,7 +212,7 @@ class Index:
         from .ingest import ingest
         from .watch import arrivals
 
-        store = self._store(create=True)
+        store = self.open(create=True)
         encoders = self._for_ingest()
         for sources in arrivals(Path(inbox)):
             summary = ingest(store, encoders, sources, settings or IngestSettings(), tags)
@@ -184,7 +227,7 @@ class Index:
         from .ingest import ingest
         from .sources import Source, size_of
 
-        store = self._store()
+        store = self.open()
         sources, gone = [], []
         for name in sorted({failure.document for failure in store.failures()}):
             document = store.document(name)
@@ -201,7 +244,7 @@ class Index:
 
     def remove(self, document: str) -> None:
         """Remove a document. Raises NotFound."""
-        self._store().remove(document)
+        self.open().remove(document)
 
     # Searching
 
@@ -212,12 +255,15 @@ class Index:
         documents: Sequence[str] | None = None,
         tags: Mapping[str, str] | None = None,
         rank: Rank = "fusion",
+        offset: int = 0,
     ) -> list[Hit]:
-        """The k pages that answer a question best, best first. ``documents``, ``tags``: only in these.
+        """The k pages that answer a question best, best first, after the first ``offset`` of them.
+
+        ``documents``, ``tags``: only in these.
 
         Raises UsageError for an empty question, NotFound for a document that is not in the index.
         """
-        return self.answer(question, k, documents, tags, rank).hits
+        return self.answer(question, k, documents, tags, rank, offset).hits
 
     def answer(
         self,
@@ -226,30 +272,63 @@ class Index:
         documents: Sequence[str] | None = None,
         tags: Mapping[str, str] | None = None,
         rank: Rank = "fusion",
+        offset: int = 0,
     ) -> Answer:
         """As ``search``, with the time that each step took."""
         from .search import search
 
         question = _checked(question)
         clock = _Clock()
-        store = self._store()
-        for name in documents or ():
-            if store.document(name) is None:
-                raise NotFound(f"the index holds no document {name}: visrag documents lists them")
-        filter = Filter(None if documents is None else frozenset(documents), tags or {})
+        store = self.open()
+        filter = self._filter(documents, tags)
         clock.lap("open")
         queries = {} if rank == "fulltext" else self._encode(question)
         clock.lap("encode")
-        found = search(store, question, queries, legs(store), rank, filter, k)
+        found = search(store, question, queries, legs(store), rank, filter, k, offset)
         clock.lap("search")
         hits = []
-        for number, hit in enumerate(found, 1):
+        for number, hit in enumerate(found, offset + 1):
             page = store.page(hit.ref)
             marks = _regions(question, page, self._maps(queries, hit.ref))
             snippet = _snippet(marks, page.text)
             hits.append(Hit(number, *hit.ref, hit.score, page.text, snippet, marks, hit.legs, question, self))
         clock.lap("regions")
         return Answer(question, hits, clock.laps)
+
+    def account(
+        self,
+        question: str,
+        document: str,
+        page: int,
+        documents: Sequence[str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        rank: Rank = "fusion",
+    ) -> Account:
+        """The score of any page, as ``search`` with the same filter gives it, and the account of it. Raises NotFound,
+        UsageError."""
+        from .search import explain
+
+        question = _checked(question)
+        store = self.open()
+        queries = {} if rank == "fulltext" else self._encode(question)
+        filter = self._filter(documents, tags)
+        found = explain(store, question, queries, legs(store), rank, filter, PageRef(document, page))
+        return Account(found.score, found.legs, shares(question, found.legs))
+
+    def token_maps(self, question: str, document: str, page: int) -> TokenMaps | None:
+        """The similarity of each of the question's tokens to each place of a page, from the stored vectors; None for a
+        page without vectors. Raises NotFound, UsageError."""
+        self.page(document, page)
+        return self._maps(self._encode(_checked(question)), PageRef(document, page))
+
+    def regions(self, question: str, document: str, page: int, token: str | None = None) -> tuple[Region, ...]:
+        """The boxes of a page that hold the evidence for a question, or for one token of it, best first.
+
+        Raises NotFound, UsageError.
+        """
+        question = _checked(question)
+        found = self.page(document, page)
+        return _regions(question, found, self._maps(self._encode(question), PageRef(document, page)), token)
 
     def highlight(
         self, question: str, document: str, page: int, token: str | None = None, side: int = IMAGE_SIDE
@@ -266,7 +345,7 @@ class Index:
             return Highlight(image, ())
         chosen = maps.content if token is None else maps.only(token)
         values = question_map(maps.values, chosen)
-        marks = regions(self._store().page(ref), maps.places, maps.values, chosen)
+        marks = regions(self.open().page(ref), maps.places, maps.values, chosen)
         drawn = overlay(image, values, maps.places, Scale.of(maps.values, maps.content), marks)
         return Highlight(drawn, marks)
 
@@ -275,59 +354,135 @@ class Index:
 
         Raises NotFound where the page is not in the index or the file has gone, DocumentError.
         """
-        store = self._store()
-        known = store.document(document)
-        store.page(PageRef(document, page))
-        if known is None:
-            raise NotFound(f"the index holds no document {document}")
+        store = self.open()
+        known = self.document(document)
+        self.page(document, page)
         if (stored := store.image_path(PageRef(document, page))) is not None:
             return _read_image(stored, side)
-        from .render import Renderer, RenderOptions
+        from .render import RenderOptions
 
-        if self._renderer is None:
-            self._renderer = Renderer()
         options = RenderOptions(renderer="poppler" if known.renderer == "poppler" else "pdfium")
-        image: Image = self._renderer.page_image(store.original(document), page, side, options, known.media_type)
-        return image
+        with self._a_renderer() as renderer:
+            return renderer.page_image(store.original(document), page, side, options, known.media_type)
+
+    def export(self, question: str, pages: Sequence[tuple[str, int]]) -> bytes:
+        """A PDF of pages, given as (document, page), with the evidence for a question as highlight annotations.
+
+        Raises NotFound, UsageError, MissingExtra.
+        """
+        from .annotate import MarkedPage, annotated_pdf, marks_of
+
+        marked = []
+        for document, number in pages:
+            page = self.page(document, number)
+            marks = marks_of(page, self.regions(question, document, number))
+            path = self._pdf_of(document, number)
+            image = None if path is not None else self.page_image(document, number)
+            marked.append(MarkedPage(document, number, path, image, page.width, page.height, marks))
+        return annotated_pdf(question, marked)
+
+    # Judging
+
+    def judge(
+        self,
+        question: str,
+        document: str,
+        page: int,
+        verdict: Verdict | None,
+        note: str = "",
+        review: str = "",
+        reviewer: str = "",
+    ) -> Feedback:
+        """Keep whether a page answers a question ("relevant", "not_relevant"), and a note.
+
+        The last by the same reviewer for the same question and page in a review counts; None without a note takes it
+        back. Raises NotFound, UsageError.
+        """
+        self.page(document, page)
+        found = Feedback(_checked(question), document, page, verdict, note, review, reviewer, time.time())
+        self.open().judge(found)
+        return found
+
+    def feedback(self, review: str | None = None, question: str | None = None) -> list[Feedback]:
+        """The verdicts, the oldest first: all, of one review, on one question."""
+        return self.open().feedback(review, question)
 
     # What is there
 
     def documents(self) -> list[Document]:
         """All documents, by name."""
-        return self._store().documents()
+        return self.open().documents()
+
+    def document(self, name: str) -> Document:
+        """Raises NotFound."""
+        found = self.open().document(name)
+        if found is None:
+            raise NotFound(f"the index holds no document {name}: visrag documents lists them")
+        return found
+
+    def page(self, document: str, page: int) -> Page:
+        """A page's text, words and size, without its picture. Raises NotFound."""
+        return self.open().page(PageRef(document, page))
 
     def failures(self) -> list[Failure]:
         """The documents and pages that are not in the index, and why."""
-        return self._store().failures()
+        return self.open().failures()
 
     # Inside
 
-    def _store(self, create: bool = False) -> Store:
-        if self._opened is None:
-            self._opened = open_store(self.path, create)
-        return self._opened
+    def _filter(self, documents: Sequence[str] | None, tags: Mapping[str, str] | None) -> Filter:
+        """Raises NotFound for a document that is not in the index."""
+        for name in documents or ():
+            self.document(name)
+        return Filter(None if documents is None else frozenset(documents), tags or {})
+
+    @contextmanager
+    def _a_renderer(self) -> Iterator[Renderer]:
+        """A rendering process for one thread; RENDERERS of them stay for the next."""
+        from .render import Renderer
+
+        try:
+            renderer = self._renderers.pop()
+        except IndexError:
+            renderer = Renderer()
+        try:
+            yield renderer
+        finally:
+            if len(self._renderers) < RENDERERS:
+                self._renderers.append(renderer)
+            else:
+                renderer.close()
+
+    def _pdf_of(self, document: str, page: int) -> Path | None:
+        """A document's file where its pages can be taken out of it: a PDF that needs no password."""
+        store = self.open()
+        if self.document(document).media_type != "application/pdf":
+            return None
+        if store.image_path(PageRef(document, page)) is not None:
+            return None
+        return store.original(document)
 
     def _for_ingest(self) -> Encoders:
-        return self._models.for_ingest(self._store(create=True))
+        return self._models.for_ingest(self.open(create=True))
 
     def _encode(self, question: str) -> dict[str, QueryVectors]:
         """The question's vectors in every leg that has any."""
-        return self._models.encode(question, self._store())
+        return self._models.encode(question, self.open())
 
     def _maps(self, queries: Mapping[str, QueryVectors], ref: PageRef) -> TokenMaps | None:
         """The page's token maps in the leg that it has: patches, else tokens."""
         for name in ("patches", "tokens"):
-            found = self._store().vectors(name, ref) if name in queries else None
+            found = self.open().vectors(name, ref) if name in queries else None
             if found is not None and len(found.places.vectors):
                 return TokenMaps.of(queries[name], found)
         return None
 
 
-def _regions(question: str, page: Page, maps: TokenMaps | None) -> tuple[Region, ...]:
+def _regions(question: str, page: Page, maps: TokenMaps | None, token: str | None = None) -> tuple[Region, ...]:
     """The regions that the vectors point to; where there are none, those of the words that full text matches."""
     if maps is None:
-        return term_regions(page, dict.fromkeys(query_terms(question)))
-    return regions(page, maps.places, maps.values, maps.content)
+        return term_regions(page, dict.fromkeys(query_terms(token or question)))
+    return regions(page, maps.places, maps.values, maps.content if token is None else maps.only(token))
 
 
 def _read_image(path: Path, side: int) -> Image:

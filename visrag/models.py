@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -20,6 +22,7 @@ from .store import Store
 
 FORMAT = 1  # of the settings that an index keeps
 CANARY = "How many visitors did the museum have in 2019, compared with 1987?"
+KEPT = 256  # questions whose vectors are kept
 CANARY_COSINE = 0.999  # a canary's vectors must be at least this near to those of the index
 
 
@@ -28,13 +31,15 @@ class Models:
 
     ``text``, ``vision``: the models that are asked for; None for those that the index was made with (a new one: the
     default text model, and no vision model). The settings of the index keep their names, legs, chance levels and the
-    vectors of a fixed question, the canary.
+    vectors of a fixed question, the canary. ``encode`` is for any number of threads.
     """
 
     def __init__(self, text: str | None, vision: str | None, device: str | None) -> None:
         self._wanted = {"text": text, "vision": vision}
         self._device = device
         self._encoders: dict[str, Encoder] = {}
+        self._encoding = threading.Lock()
+        self._questions: OrderedDict[tuple[str, ...], dict[str, QueryVectors]] = OrderedDict()
 
     def for_ingest(self, store: Store, vision: bool = True) -> Encoders:
         """The encoders; what is new of them is written into the settings. Without ``vision`` only that for text.
@@ -60,12 +65,20 @@ class Models:
         return Encoders(self._encoders["text"], self._encoders.get("vision"), settings["levels"])
 
     def encode(self, question: str, store: Store) -> dict[str, QueryVectors]:
-        """The question's vectors by leg. Raises IndexMismatch, EncoderError."""
+        """The question's vectors by leg; those of the last questions are kept. Raises IndexMismatch, EncoderError."""
         settings = store.settings()
-        queries: dict[str, QueryVectors] = {}
-        for kind in settings.get("models", {}):
-            queries.update(self._encoder(kind, settings).encode_query(question))
-        return queries
+        kinds = tuple(settings.get("models", {}))
+        key = (question, *kinds)
+        with self._encoding:  # tokenizers are not thread-safe
+            if key not in self._questions:
+                queries: dict[str, QueryVectors] = {}
+                for kind in kinds:
+                    queries.update(self._encoder(kind, settings).encode_query(question))
+                self._questions[key] = queries
+            self._questions.move_to_end(key)
+            while len(self._questions) > KEPT:
+                self._questions.popitem(last=False)
+            return self._questions[key]
 
     def _encoder(self, kind: str, settings: Mapping[str, Any]) -> Encoder:
         if kind not in self._encoders:

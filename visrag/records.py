@@ -213,6 +213,32 @@ class Failure:
     message: str
 
 
+Verdict: TypeAlias = Literal["relevant", "not_relevant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What a reviewer says of a page as an answer to a question: a ``verdict``, a ``note`` or both.
+
+    ``document`` is a name, so that what is said of a document outlives its versions and its removal. ``review``: the
+    name of a round of judging, "" for none. ``time``: when it was said, in seconds since 1970.
+    """
+
+    question: str
+    document: str
+    page: int
+    verdict: Verdict | None
+    note: str = ""
+    review: str = ""
+    reviewer: str = ""
+    time: float = 0.0
+
+    @property
+    def key(self) -> tuple[str, str, str, int, str]:
+        """Review, question, document, page and reviewer: of one key there is one in an index, the last."""
+        return self.review, self.question, self.document, self.page, self.reviewer
+
+
 QueueName: TypeAlias = Literal["ingest", "render", "text", "encode"]
 
 

@@ -64,20 +64,43 @@ def search(
     rank: Rank,
     filter: Filter,
     k: int,
+    offset: int = 0,
 ) -> list[Found]:
-    """The k best pages, best first; ties by document and page. ``queries``: the question's vectors by leg name."""
+    """The k best pages after the first ``offset``, best first; ties by document and page.
+
+    ``queries``: the question's vectors by leg name.
+    """
     parts = [part for leg in legs if (part := _part(leg, question, queries, rank)) is not None]
-    candidates = {
-        part.leg.name: store.candidates(part.leg.name, part.query, filter, max(k, CANDIDATES)) for part in parts
-    }
+    depth = max(offset + k, CANDIDATES)
+    candidates = {part.leg.name: store.candidates(part.leg.name, part.query, filter, depth) for part in parts}
     refs = sorted({ref for found in candidates.values() for ref, _ in found})
     if not refs:
         return []
     if rank == "fusion":
         parts = [_to_best(part, candidates[part.leg.name]) for part in parts]
     total = np.sum([part.weight * _scores(store, part, refs) for part in parts], axis=0)
-    best = np.argsort(-total, kind="stable")[:k]
+    best = np.argsort(-total, kind="stable")[offset : offset + k]
     return [_account(store, parts, refs[i]) for i in best]
+
+
+def explain(
+    store: Store,
+    question: str,
+    queries: Mapping[str, QueryVectors],
+    legs: Sequence[Leg],
+    rank: Rank,
+    filter: Filter,
+    ref: PageRef,
+) -> Found:
+    """The score of one page, found or not, and its account: as ``search`` gives it. Raises NotFound."""
+    store.page(ref)
+    parts = [part for leg in legs if (part := _part(leg, question, queries, rank)) is not None]
+    if rank == "fusion":
+        parts = [
+            _to_best(part, store.candidates(part.leg.name, part.query, filter, 1)) if part.leg == FULLTEXT else part
+            for part in parts
+        ]
+    return _account(store, parts, ref)
 
 
 def _part(leg: Leg, question: str, queries: Mapping[str, QueryVectors], rank: Rank) -> Part | None:

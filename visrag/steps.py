@@ -29,6 +29,8 @@ from .store import Store
 from .store.remote import Downloads, local_path
 
 PIECE_PAGES = 8  # pages of a piece
+AGAIN = "again"  # an order's option: read it even if it is in the index as it is now
+HANDED_IN = "handed_in"  # another: its file goes when it has come through (``visrag.uploads``)
 ATTEMPTS = 4  # times that a piece may cost its worker's life, or time, before it is cut into pages; a page: is given up
 
 Encode = Callable[[Sequence[Page], Route], list[EncodedPage | EncoderError]]
@@ -52,7 +54,8 @@ def options_of(settings: IngestSettings) -> dict[str, Any]:
 
 
 def settings_of(job: Job, passwords: tuple[str, ...] = ()) -> IngestSettings:
-    return IngestSettings(**job.order.options, passwords=passwords)
+    options = {name: value for name, value in job.order.options.items() if name not in (AGAIN, HANDED_IN)}
+    return IngestSettings(**options, passwords=passwords)
 
 
 def open_document(
@@ -63,12 +66,13 @@ def open_document(
     if job is None:
         return Outcome()
     settings = settings_of(job, passwords)
-    document = Document(job.order.name, "", "", "", job.order.tags or {}, path=job.order.uri)
+    document = Document(job.order.name, "", "", "", job.order.tags or {}, path=_path_of(job))
     try:
         with downloads.file(job.order.uri) as path:
             before = _stamp(path)
             document = _identify(store, job, path, settings)
-            if _unchanged(store.document(job.order.name), document, bool(passwords)):
+            known = store.document(job.order.name)
+            if not job.order.options.get(AGAIN) and _unchanged(known, document, bool(passwords)):
                 store.abandon(piece.generation)
                 log.info("%s: unchanged", document.name)
                 return Outcome()
@@ -230,7 +234,12 @@ def _identify(store: Store, job: Job, path: Path, settings: IngestSettings) -> D
         raise StoreError("the index has no models yet: start a text worker")
     known = store.document(name) if job.order.tags is None else None
     tags = known.tags if known is not None else job.order.tags or {}
-    return Document(name, content, settings_hash(legs, settings), "", tags, path=job.order.uri)
+    return Document(name, content, settings_hash(legs, settings), "", tags, path=_path_of(job))
+
+
+def _path_of(job: Job) -> str:
+    """Where the document's file stays, "" where it does not."""
+    return "" if job.order.options.get(HANDED_IN) else job.order.uri
 
 
 def _unchanged(known: Document | None, document: Document, passwords: bool) -> bool:

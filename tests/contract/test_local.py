@@ -19,9 +19,10 @@ from PIL import Image
 from store_cases import document, page, put, query, unit
 
 from visrag.errors import IndexMismatch, NotFound, StoreError
-from visrag.records import Filter, PageRef
-from visrag.store import database
+from visrag.records import Feedback, Filter, PageRef
+from visrag.store import database, migrations
 from visrag.store.local import LocalStore
+from visrag.store.migrations import MIGRATIONS
 
 ALL = Filter()
 HERE = Path(__file__).parent
@@ -129,6 +130,25 @@ def test_an_index_that_cannot_be_written_can_be_searched(index, monkeypatch):
             put(store, "b.pdf", [page(1)])
 
 
+def test_an_index_of_an_older_version_is_brought_to_the_newest(index, monkeypatch):
+    said = Feedback("q", "a.pdf", 1, "relevant", time=1.0)
+    monkeypatch.setattr(migrations, "MIGRATIONS", MIGRATIONS[:2])
+    monkeypatch.setattr(database, "MIGRATIONS", MIGRATIONS[:2])
+    with LocalStore.open(index, create=True) as store:
+        put(store, "a.pdf", [page(1, "common")])
+    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(database.os, "access", lambda path, mode: mode != os.W_OK)
+        with LocalStore.open(index) as store:
+            assert store.feedback() == []
+            with pytest.raises(StoreError, match="cannot be written"):
+                store.judge(said)
+    with LocalStore.open(index) as store:
+        store.judge(said)
+        assert store.feedback() == [said]
+        assert store.candidates("fulltext", ["common"], ALL, 5)
+
+
 # Errors
 
 
@@ -154,10 +174,10 @@ def test_a_segment_that_cannot_grow_is_an_error_that_names_it(index):
 import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 put(store, "a.pdf", [page(1, "x", tokens=unit(rng, 4))])
-resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, resource.RLIM_INFINITY))
 generation = store.begin(document("b.pdf"))
 try:
-    store.add_pages(generation, [page(1, tokens=unit(rng, 20_000))])
+    store.add_pages(generation, [page(1, tokens=unit(rng, 40_000))])
 except Exception as error:
     print(type(error).__name__, error)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -449,3 +469,20 @@ for i in range(10_000):
             assert len(found) == store.page_count(ALL) == len(store.candidates("fulltext", ["common"], ALL, 99))
             store.compact()
             assert {name.partition("/")[0] for name in files(index)} == {"vectors"}
+
+
+def test_kill_9_loses_nothing_that_was_judged(index):
+    script = """
+from visrag.records import Feedback
+for n in range(1, 10_000):
+    store.judge(Feedback("q", "a.pdf", n, "relevant", time=float(n)))
+    print(n, flush=True)
+"""
+    with process(index, script) as running:
+        for _ in range(20):
+            last = int(running.stdout.readline())
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+    with LocalStore.open(index) as store:
+        pages = [said.page for said in store.feedback()]
+    assert pages[:last] == list(range(1, last + 1))

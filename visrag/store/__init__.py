@@ -10,6 +10,7 @@ from ..records import (
     Document,
     EncodedPage,
     Failure,
+    Feedback,
     Filter,
     Floats,
     Job,
@@ -172,6 +173,17 @@ class Store(Protocol):
 
     def page_count(self, filter: Filter) -> int:
         """How many pages the filter lets through."""
+        ...
+
+    # What reviewers say. It is known by names and belongs to no generation: it stays when its document is replaced or
+    # removed.
+    def judge(self, feedback: Feedback) -> None:
+        """Keep a verdict or a note, in the place of the one with the same key; one with neither takes that away. It
+        is on the disk when this returns."""
+        ...
+
+    def feedback(self, review: str | None = None, question: str | None = None) -> list[Feedback]:
+        """What was said in a review, of a question, or in all: the oldest first, of the same time by key."""
         ...
 
     # Search. A page that lacks a leg is no candidate of it.

@@ -1,6 +1,6 @@
 """An index in a folder: SQLite for documents, pages and full text; segments for vectors; files beside them.
 
-index.db     settings, documents, pages, words, places, full text (FTS5), failures
+index.db     settings, documents, pages, words, places, full text (FTS5), failures, feedback
 vectors/     segments: int8 codes, append-only, memory-mapped
 originals/   the documents' files by the hash of their content
 images/      page images by the hash of theirs
@@ -48,6 +48,7 @@ from .documents import (
     write_pages,
     write_state,
 )
+from .feedback import LocalFeedback
 from .files import Files
 from .locks import lock_new
 from .packing import PackedPage, pack, unpack_places, unpack_words
@@ -64,7 +65,7 @@ RETRIES = 5  # times that a search starts again because compaction moved its seg
 T = TypeVar("T")
 
 
-class LocalStore(LocalWork):
+class LocalStore(LocalWork, LocalFeedback):
     """The Store of one machine. Any number of processes may read and write; each object serves several threads."""
 
     def __init__(self, folder: Path, database: Database) -> None:

@@ -78,6 +78,13 @@ MIGRATIONS = (
     CREATE INDEX pieces_generation ON pieces (generation);
     CREATE INDEX pieces_until ON pieces (until) WHERE holder IS NOT NULL;
     """,
+    """
+    -- Known by names, not by a generation: it stays when its document is replaced or removed.
+    CREATE TABLE feedback (
+        review TEXT NOT NULL, question TEXT NOT NULL, document TEXT NOT NULL, page INTEGER NOT NULL,
+        reviewer TEXT NOT NULL, verdict TEXT, note TEXT NOT NULL, time REAL NOT NULL,
+        PRIMARY KEY (review, question, document, page, reviewer)) WITHOUT ROWID;
+    """,
 )
 
 

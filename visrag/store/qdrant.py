@@ -1,7 +1,7 @@
 """An index on Qdrant: pages are points of one collection, all else lies in a sidecar collection; files beside them.
 
 COLLECTION           a point for each page, with the vectors of all its legs (``qdrant_points``)
-COLLECTION.meta      settings, documents, failures, the queue (``qdrant_records``)
+COLLECTION.meta      settings, documents, failures, the queue, feedback (``qdrant_records``)
 files: originals/GENERATION, images/GENERATION/PAGE, parcels/GENERATION/PIECE
 
 A page belongs to a generation of its document and is hidden until the document's record names that generation. In this
@@ -32,7 +32,8 @@ from . import Generation
 from .qdrant_address import MEMORY, Address
 from .qdrant_cleaning import QdrantCleaning
 from .qdrant_connection import Connection
-from .qdrant_forms import Record, Staged, quoted, unquoted
+from .qdrant_feedback import QdrantFeedback
+from .qdrant_forms import Record, Staged, check_text, quoted, unquoted
 from .qdrant_pages import Pages
 from .qdrant_points import has_id, is_any, is_value, page_id
 from .qdrant_records import Records, new_generation
@@ -49,7 +50,7 @@ WEBP_SIDE = 16383  # pixels: a longer side is stored as PNG
 LINK = "link:"
 
 
-class QdrantStore(QdrantSearch, QdrantWork, QdrantCleaning):
+class QdrantStore(QdrantSearch, QdrantWork, QdrantFeedback, QdrantCleaning):
     """The Store of many machines. Any number of processes may read and write a server's; each object serves several
     threads. In local mode all objects of one process share the folder, which no other process can open."""
 
@@ -117,7 +118,7 @@ class QdrantStore(QdrantSearch, QdrantWork, QdrantCleaning):
 
     def begin(self, document: Document) -> Generation:
         generation, now = new_generation(), time.time()
-        _check_text(document)
+        check_text(document.name, *document.tags.keys(), *document.tags.values())
         document = replace(document, indexed=0, failed=0, state="ingesting")
         self._records.stage([Staged(generation, document, self._writer, now)])
         self._begun[generation] = now
@@ -328,12 +329,3 @@ def _files(connection: Connection, records: Records, create: bool) -> str:
     if create and asked and not known and is_url(asked):
         records.put_fields({"files": asked}, is_value("kind", "state"))
     return asked or known or connection.default_files()
-
-
-def _check_text(document: Document) -> None:
-    """Raises StoreError for what Qdrant cannot keep as text."""
-    try:
-        for text in (document.name, *document.tags.keys(), *document.tags.values()):
-            text.encode()
-    except UnicodeEncodeError as error:
-        raise StoreError(f"{document.name!r}: a text that is not valid Unicode cannot be stored ({error})") from error

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from ..errors import StoreError
 from ..records import Document, Order
 
 QUEUE = "queue"  # the writer of generations in the queue, which belong to no process
@@ -49,6 +50,15 @@ def quoted(path: str) -> str:
 
 def unquoted(text: str) -> str:
     return os.fsdecode(unquote_to_bytes(text))
+
+
+def check_text(*texts: str) -> None:
+    """Raises StoreError for what Qdrant cannot keep as text."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise StoreError(f"{text!r}: a text that is not valid Unicode cannot be stored ({error})") from error
 
 
 def payload_of_document(document: Document) -> dict[str, Any]:

@@ -6,6 +6,7 @@
     staged      a generation that is being written, by a process or by the queue
     failure, image      of a page of a generation
     piece       of the work on a generation in the queue (``qdrant_work``)
+    feedback    what a reviewer says of a page, of no generation (``qdrant_feedback``)
 
 There are no transactions. A document's record is written in one stroke and is the truth: its generation is what is
 seen. ``swap`` replaces a record only if nobody did so since it was read, so that of two commits the second knows of
@@ -312,4 +313,9 @@ class Records:
 
     def delete(self, *where: models.Condition) -> None:
         selector = models.FilterSelector(filter=models.Filter(must=list(where)))
-        self._connection.call("delete", collection_name=self.collection, points_selector=selector)
+        self._connection.call(
+            "delete",
+            collection_name=self.collection,
+            points_selector=selector,
+            ordering=models.WriteOrdering.STRONG,
+        )

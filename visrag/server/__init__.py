@@ -1,0 +1,1 @@
+"""The HTTP server: the API for programs, and the page for reviewers."""

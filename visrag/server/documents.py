@@ -1,0 +1,175 @@
+"""Routes: bringing documents in, listing, removing, trying again, and their files."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from starlette.responses import FileResponse
+
+from ..errors import AccessError
+from ..ids import document_id
+from ..kinds import SUFFIXES, media_type
+from ..records import Order
+from ..settings import IngestSettings
+from ..sources import find_sources
+from ..steps import options_of
+from ..store.remote import is_url, local_path
+from ..uploads import upload_order
+from .depends import DocumentName, Held, Readable, Writable
+from .events import watch_of
+from .problems import Refusal
+from .schemas import (
+    OPENAPI_UPLOAD,
+    Changes,
+    DocumentInfo,
+    Documents,
+    Failures,
+    FromUri,
+    NamedFailure,
+    Options,
+    Queued,
+    State,
+)
+from .served import Collection
+from .uploading import Form, receive
+
+router = APIRouter(prefix="/v1/collections/{collection}", tags=["documents"])
+
+INLINE = ("application/pdf", "image/png", "image/jpeg", "image/webp")  # what a browser shows and does not run
+
+
+@router.post("/documents", status_code=202, openapi_extra=OPENAPI_UPLOAD)
+async def upload(request: Request, response: Response, collection: Writable, held: Held) -> DocumentInfo:
+    """Bring in a document. When this is answered it is on the disk and in the queue; its events say how far it is.
+
+    One of the same name is replaced when the new one is done."""
+    async with held.uploads.one():
+        with collection.uploads.part() as part:
+            form = await receive(request, part)
+            keep = partial(_keep, collection, part, form)
+            info = await held.work.run(keep)
+    response.headers["Location"] = f"/v1/collections/{collection.name}/documents/{info.id}"
+    return info
+
+
+@router.post("/documents/from-uri", status_code=202)
+async def from_uri(given: FromUri, collection: Writable, held: Held) -> Queued:
+    """Bring in the documents at a path or URL, which must lie under one of the roots that the server was given."""
+    uri = _under_roots(given.uri, held.settings.roots)
+    options = options_of(_settings(given.options))
+
+    def enqueue() -> list[DocumentInfo]:
+        sources = find_sources([uri])
+        return collection.enqueue([Order(source.name, source.uri, options, given.tags) for source in sources])
+
+    return Queued(documents=await held.work.run(enqueue))
+
+
+@router.get("/documents")
+async def documents(
+    collection: Readable,
+    held: Held,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
+    state: State | None = None,
+) -> Documents:
+    """The documents, by name; those in the queue, too."""
+    found = await held.work.run(collection.documents)
+    chosen = [document for document in found if state is None or document.state == state]
+    return Documents(total=len(chosen), documents=chosen[offset : offset + limit])
+
+
+@router.get("/documents/{id}")
+async def document(name: DocumentName, collection: Readable, held: Held) -> DocumentInfo:
+    """A document, and all that failed of it."""
+    return await held.work.run(partial(collection.document, name))
+
+
+@router.delete("/documents/{id}", status_code=204)
+async def remove(name: DocumentName, collection: Writable, held: Held) -> None:
+    """Remove a document from the index and the queue. Verdicts on its pages stay."""
+    await held.work.run(partial(collection.remove, name))
+    watch_of(held, collection).tell(Changes(documents=[], removed=[document_id(name)]))
+
+
+@router.post("/documents/{id}/retry", status_code=202)
+async def retry(name: DocumentName, collection: Writable, held: Held) -> DocumentInfo:
+    """Read a document once more of which something failed."""
+
+    def act() -> DocumentInfo:
+        info = collection.document(name)
+        if info.state not in ("partial", "failed"):
+            raise Refusal(409, f"{name} is {info.state}: nothing of it has failed")
+        return collection.retry(name)
+
+    return await held.work.run(act)
+
+
+@router.get("/documents/{id}/original", response_class=FileResponse)
+async def original(name: DocumentName, collection: Readable, held: Held) -> FileResponse:
+    """A document's file. What a browser might run comes as a download."""
+
+    def find() -> tuple[str, str]:
+        found = collection.index.document(name)
+        return str(collection.store.original(name)), found.media_type
+
+    path, kind = await held.work.run(find)
+    inline = kind in INLINE
+    return FileResponse(
+        path,
+        media_type=kind if inline else "application/octet-stream",
+        filename=PurePosixPath(name).name,
+        content_disposition_type="inline" if inline else "attachment",
+        headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"},
+    )
+
+
+@router.get("/failures")
+async def failures(collection: Readable, held: Held) -> Failures:
+    """The documents and pages that are not in the index, and why."""
+    found = await held.work.run(collection.store.failures)
+    return Failures(
+        failures=[
+            NamedFailure(
+                document=f.document, id=document_id(f.document), page=f.page, reason=str(f.reason), message=f.message
+            )
+            for f in found
+        ]
+    )
+
+
+def _keep(collection: Collection, part: Path, form: Form) -> DocumentInfo:
+    """Put an upload into the queue. Raises DocumentError for what is no document."""
+    suffix = PurePosixPath(form.name).suffix.lower()
+    named = part.with_suffix(suffix if suffix in SUFFIXES else ".upload")  # kinds of text are told apart by their names
+    part.rename(named)
+    try:
+        media_type(named, form.name)
+        uri = collection.uploads.keep(named, form.name)
+    finally:
+        named.unlink(missing_ok=True)
+    return collection.enqueue([upload_order(form.name, uri, _settings(form.options), form.tags)])[0]
+
+
+def _settings(options: Options) -> IngestSettings:
+    return IngestSettings(**options.model_dump())
+
+
+def _under_roots(uri: str, roots: tuple[str, ...]) -> str:
+    """A URI as it is to be opened. Raises AccessError where it does not lie under one of the roots."""
+    refused = AccessError(f"{uri}: lies under none of the folders and URLs that this server may read (--root)")
+    if is_url(uri) and not uri.startswith("file://"):
+        inside = any(uri == root or uri.startswith(f"{root.rstrip('/')}/") for root in roots if is_url(root))
+        if not inside or ".." in uri.split("/") or "%" in uri or "\\" in uri or "::" in uri:
+            raise refused
+        return uri
+    try:
+        path = local_path(uri).resolve()
+    except (ValueError, OSError) as error:
+        raise refused from error
+    if not any(path.is_relative_to(local_path(root).resolve()) for root in roots if not is_url(root)):
+        raise refused
+    return str(path)

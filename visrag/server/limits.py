@@ -1,0 +1,102 @@
+"""What keeps one caller from taking all: rates, turns, and the time and size of a request."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ..errors import LimitError
+
+CALLERS = 10_000  # whose rates are remembered
+
+T = TypeVar("T")
+
+
+class Rates:
+    """A bucket of tokens for each caller: ``burst`` requests at once, ``rate`` a second in the long run."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._rate, self._burst = rate, burst
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, and when they were counted
+
+    def take(self, caller: str) -> None:
+        """Raises LimitError."""
+        now = time.monotonic()
+        tokens, then = self._buckets.pop(caller, (float(self._burst), now))
+        tokens = min(self._burst, tokens + (now - then) * self._rate)
+        self._buckets[caller] = (tokens - 1 if tokens >= 1 else tokens), now
+        if len(self._buckets) > CALLERS:
+            self._buckets.popitem(last=False)
+        if tokens < 1:
+            wait = (1 - tokens) / self._rate
+            raise LimitError(f"more than {self._rate:g} requests a second: wait {wait:.1f} s", wait)
+
+
+class Turns:
+    """Work on threads: so many calls at once, the others wait for their turn, up to a number of them."""
+
+    def __init__(self, threads: int, waiting: int) -> None:
+        self._limiter = anyio.CapacityLimiter(threads)
+        self._waiting = waiting
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Raises LimitError where too many wait, and what ``work`` raises."""
+        if self._limiter.statistics().tasks_waiting >= self._waiting:
+            raise LimitError("too many requests wait for this server: try again in a few seconds", 2.0)
+        return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+
+
+class Places:
+    """A number of long-lived things that may be open at once."""
+
+    def __init__(self, count: int, what: str) -> None:
+        self._left, self._what = count, what
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """Raises LimitError."""
+        if self._left == 0:
+            raise LimitError(f"too many {self._what} are open: close some", 5.0)
+        self._left -= 1
+        try:
+            yield
+        finally:
+            self._left += 1
+
+
+def protocol(header_seconds: float) -> type[H11Protocol]:
+    """uvicorn's HTTP/1.1, which closes a connection when the head of a request does not come within this time."""
+
+    class Protocol(H11Protocol):
+        _head: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._head = self.loop.call_later(header_seconds, self.transport.close)
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.conn.their_state is not h11.IDLE:
+                self._head_came()
+            elif self._head is None and self.conn.trailing_data[0]:  # the next request has begun
+                self._head = self.loop.call_later(header_seconds, self.transport.close)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._head_came()
+            super().connection_lost(exc)
+
+        def _head_came(self) -> None:
+            if self._head is not None:
+                self._head.cancel()
+                self._head = None
+
+    return Protocol

@@ -1,0 +1,106 @@
+/** The page: who is asking, which view is shown, and what all views share. */
+import { useAddress } from "./address.js";
+import { Problem, api, whenUnauthorized } from "./api.js";
+import { DocumentsView } from "./documents.js";
+import { useFeedback } from "./feedback.js";
+import { Header, Notice } from "./header.js";
+import { Help } from "./help.js";
+import { useKeys } from "./keys.js";
+import { Page, html, render, useCallback, useEffect, useMemo, usePage, useState } from "./library.js";
+import { SearchView } from "./search.js";
+import { SignIn } from "./signin.js";
+import { DropArea, useUploads } from "./uploads.js";
+import { useSearch } from "./searching.js";
+import { VerdictsView } from "./verdicts.js";
+import { Viewer } from "./viewer.js";
+
+/** The session, once it is known: null while it is not, and `locked` while the server wants a key. */
+function useSession() {
+  const [session, setSession] = useState(null);
+  const [locked, setLocked] = useState(false);
+  const [error, setError] = useState(null);
+  const enter = useCallback((found) => {
+    setSession({ ...found, since: Date.now() });
+    setLocked(false);
+    setError(null);
+  }, []);
+  const load = useCallback(() => {
+    api.session().then(enter, (problem) => problem.status === 401 || setError(problem));
+  }, []);
+  useEffect(() => {
+    whenUnauthorized(() => setLocked(true));
+    load();
+  }, []);
+  const leave = () => api.signOut().then(() => {
+    setSession(null);
+    setLocked(true);
+  }, setError);
+  return { session, locked, error, enter, leave, load };
+}
+
+function App() {
+  const { session, locked, error, enter, leave, load } = useSession();
+  const address = useAddress();
+  if (error) {
+    return html`<main class="lone"><h1>visrag</h1><p role="alert">${error.message}</p>
+      <button type="button" onClick=${load}>Try again</button></main>`;
+  }
+  return html`
+    ${locked && html`<${SignIn} onEnter=${enter} />`}
+    ${session ? html`<${Known} session=${session} address=${address} onLeave=${leave} key=${session.since} />`
+      : html`<main class="lone"><h1>visrag</h1><p>${locked ? "Sign in to search." : "Loading…"}</p></main>`}`;
+}
+
+/** The page for somebody known. */
+function Known({ session, address, onLeave }) {
+  const { state, go, href } = address;
+  const collection = session.collections.find(({ name }) => name === state.collection) ?? session.collections[0];
+  const [notice, setNotice] = useState(null);
+  const [help, setHelp] = useState(false);
+  const notify = useCallback((text) => setNotice({ text }), []);
+  const fail = useCallback((problem) => {
+    if (problem instanceof Problem) setNotice({ text: problem.message, bad: true });
+    else if (problem.name !== "AbortError") throw problem;
+  }, []);
+  const page = useMemo(
+    () => ({ session, collection, state, go, href, notify, fail }), [session, collection, state],
+  );
+  if (!collection) return html`<main class="lone"><h1>visrag</h1><p>This key opens no collection.</p></main>`;
+  return html`<${Page.Provider} value=${page}>
+    <a class="skip" href="#content">Skip to the content</a>
+    <${Header} onLeave=${onLeave} onHelp=${() => setHelp(true)} />
+    <${Views} key=${collection.name} onHelp=${() => setHelp(true)} />
+    <${Notice} notice=${notice} onClose=${() => setNotice(null)} />
+    ${help && html`<${Help} onClose=${() => setHelp(false)} />`}
+  <//>`;
+}
+
+const TITLES = { search: "Search", documents: "Documents", verdicts: "Verdicts" };
+
+/** The view that the address names, in one collection. Hits, verdicts and uploads outlive a change of view. */
+function Views({ onHelp }) {
+  const page = usePage();
+  const { state, go, collection } = page;
+  const search = useSearch(page);
+  const feedback = useFeedback(page);
+  const uploads = useUploads(page);
+  useKeys({
+    "?": onHelp,
+    "/": () => {
+      if (state.view !== "search") go({ view: "search" });
+      setTimeout(() => document.querySelector("[data-testid=search-box]")?.select());
+    },
+  });
+  useEffect(() => {
+    const about = state.view === "page" ? `${state.open}, page ${state.page}` : state.q || TITLES[state.view];
+    document.title = `${about} – visrag`;
+  }, [state.view, state.open, state.page, state.q]);
+  const View = VIEWS[state.view] ?? SearchView;
+  return html`
+    ${collection.ingest && html`<${DropArea} onFiles=${uploads.add} />`}
+    <${View} search=${search} feedback=${feedback} uploads=${uploads} />`;
+}
+
+const VIEWS = { search: SearchView, page: Viewer, documents: DocumentsView, verdicts: VerdictsView };
+
+render(html`<${App} />`, document.getElementById("app"));

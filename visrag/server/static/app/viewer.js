@@ -1,0 +1,160 @@
+/** The reviewer's view: a page, where it answers, and the verdict on it. */
+import { Account } from "./account.js";
+import { looking } from "./address.js";
+import { api, urls } from "./api.js";
+import { heatOf, mapOf, placeAt } from "./heat.js";
+import { useKeys } from "./keys.js";
+import { html, useEffect, useLoaded, useMemo, usePage, useState } from "./library.js";
+import { stepped } from "./moving.js";
+import { RegionList, Text } from "./regionlist.js";
+import { Stage } from "./stage.js";
+import { score } from "./text.js";
+import { Toolbar } from "./toolbar.js";
+import { Verdict } from "./verdict.js";
+import { Where } from "./where.js";
+
+const KEPT = 40; // answers on pages kept, for going to and fro
+
+/** Loads once and remembers, by key. */
+const kept = new Map();
+function remembered(key, load) {
+  if (kept.has(key)) return kept.get(key);
+  const promise = load();
+  kept.set(key, promise);
+  promise.catch(() => kept.delete(key));
+  if (kept.size > KEPT) kept.delete(kept.keys().next().value);
+  return promise;
+}
+
+/** All that the server knows of a page and of the question on it; each null until it is there. */
+function usePageAnswers({ collection, state, session }, hits) {
+  const { open, page, rank, document, tag } = state;
+  const q = state.q.trim();
+  const place = JSON.stringify([session.since, collection.name, open, page]);
+  const info = useLoaded(place, () => remembered(place, () => api.page(collection.name, open, page)));
+  const heatKey = q ? JSON.stringify([place, q]) : null;
+  const heat = useLoaded(heatKey, () => remembered(heatKey, () => api.heatmap(collection.name, open, page, q)));
+  const hit = hits.find((each) => each.document === open && each.page === page) ?? null;
+  const accountKey = q ? JSON.stringify([place, q, rank, document, tag]) : null;
+  const account = useLoaded(hit ? null : accountKey, () =>
+    remembered(accountKey, () => api.account(collection.name, open, page, { q, rank, document, tag })));
+  const error = info.error ?? heat.error ?? account.error;
+  return { info: info.value ?? null, heat: heat.value ?? null, account: hit ?? account.value ?? null, hit, error };
+}
+
+function Viewer({ search, feedback }) {
+  const page = usePage();
+  const { state, go, collection } = page;
+  const { info, heat, account, error } = usePageAnswers(page, search.hits);
+  const [pointer, setPointer] = useState(null);
+  const [spot, setSpot] = useState(null);
+  const [percent, setPercent] = useState(null);
+  const map = useMemo(() => (heat?.leg ? mapOf(heat, state.word) : null), [heat, state.word]);
+  useEffect(() => setSpot(null), [state.open, state.page]);
+  useAhead(page, search.hits);
+
+  const actions = actionsOf(page, search, feedback, info);
+  useKeys(actions.keys);
+  const word = state.word >= 0 ? heat?.words[state.word]?.word : null;
+  const regions = heat?.regions ?? [];
+  const picture = (side) => urls.image(collection.name, state.open, state.page, side);
+  const crop = (region) => urls.crop(collection.name, state.open, state.page, region.box);
+  const overlay = map && state.heat ? {
+    heat, map, threshold: state.threshold / 100, opacity: state.opacity / 100, describedBy: "regions",
+    label: `Heat of ${word ? `the word ${word}` : "the whole question"}`,
+  } : null;
+  return html`<main id="content" class="viewer" tabindex="-1">
+    <${Toolbar} search=${search} info=${info} actions=${actions} percent=${percent} />
+    ${error && html`<p class="error" role="alert">${error.message}</p>`}
+    <div class="viewer-parts">
+      <div class="viewer-page">
+        <${Stage} name=${`${state.open} ${state.page}`} info=${info} picture=${picture} zoom=${state.zoom} at=${state.at}
+          onZoom=${(zoom) => go({ zoom }, { replace: true })} onAt=${(at) => go({ at }, { replace: true })}
+          onPoint=${setPointer} regions=${state.boxes ? regions : []} onRegion=${crop} spot=${spot} overlay=${overlay}
+          onLayout=${({ zoom }) => setPercent(Math.round(zoom * 100))} label=${`page ${state.page} of ${state.open}`} />
+        <p class="readout number" data-testid="readout">${readout(heat, map, pointer)}</p>
+      </div>
+      <aside class="panel" aria-label="Evidence and verdict">
+        ${state.q.trim() && html`<${Verdict} feedback=${feedback} />`}
+        ${state.q.trim() && html`<${Where} heat=${heat} shares=${account?.shares} />`}
+        <${RegionList} regions=${regions} heat=${heat} crop=${crop} onSpot=${setSpot} />
+        ${account && html`<${Account} account=${account} onSpot=${setSpot} />`}
+        <${Text} info=${info} />
+      </aside>
+    </div>
+  </main>`;
+}
+
+/** What lies under the pointer: the similarity, its heat, and the word that won there. */
+function readout(heat, map, pointer) {
+  if (!map) return heat && !heat.leg ? "This page has no vectors, so there is no heat." : "";
+  const place = pointer && placeAt(heat, map, ...pointer);
+  if (!pointer) return "Point at the page to read its values.";
+  if (place < 0) return "Nothing was measured here.";
+  const value = map.values[place];
+  const token = heat.tokens[map.winners[place]];
+  const word = heat.words[token.word]?.word ?? token.token;
+  return `similarity ${score(value)}, heat ${score(heatOf(value, heat.scale))}, won by “${word}”`;
+}
+
+/** What keys and buttons do. */
+function actionsOf({ state, go }, search, feedback, info) {
+  const { hits } = search;
+  const here = hits.findIndex((each) => each.document === state.open && each.page === state.page);
+  const from = here >= 0 ? here : state.hit - 1;
+  const toHit = (index) => {
+    const hit = hits[index];
+    if (hit) go(looking(hit.document, hit.page, hit.rank));
+    else if (index === hits.length && search.more) go({ count: hits.length + 10 }, { replace: true });
+  };
+  const toPage = (page) => info && page >= 1 && page <= info.pages && go(looking(state.open, page, state.hit));
+  const zoom = (direction) => {
+    const now = Number(document.querySelector("[data-testid=stage]").dataset.zoom);
+    go({ zoom: stepped(now, direction) }, { replace: true });
+  };
+  const judge = (verdict) => state.q.trim() && feedback.toggle(state.open, state.page, verdict);
+  const next = () => toHit(from + 1);
+  const previous = () => toHit(from - 1);
+  const before = () => toPage(state.page - 1);
+  const after = () => toPage(state.page + 1);
+  const fit = () => go({ zoom: 0, at: "" }, { replace: true });
+  const back = () => go({ view: "search" });
+  return {
+    from, next, previous, before, after, zoom, fit, back,
+    keys: {
+      j: next, k: previous, "[": before, "]": after,
+      ArrowLeft: (event) => (pans(event) ? false : before()), ArrowRight: (event) => (pans(event) ? false : after()),
+      y: () => judge("relevant"), n: () => judge("not_relevant"),
+      "+": () => zoom(1), "=": () => zoom(1), "-": () => zoom(-1), 0: fit,
+      b: () => go({ boxes: !state.boxes }, { replace: true }), h: () => go({ heat: !state.heat }, { replace: true }),
+      Escape: back,
+    },
+  };
+}
+
+/** Whether an arrow moves the page instead: it has the focus and is wider than its room. */
+function pans(event) {
+  const stage = event.target.closest("[data-testid=stage]");
+  return Boolean(stage) && stage.scrollWidth > stage.clientWidth;
+}
+
+const AHEAD = 400; // ms of quiet before the next hit is fetched
+
+/** Has the next hit ready before it is asked for. */
+function useAhead({ collection, state, session }, hits) {
+  const here = hits.findIndex((each) => each.document === state.open && each.page === state.page);
+  const next = here >= 0 ? hits[here + 1] : undefined;
+  useEffect(() => {
+    if (!next) return undefined;
+    const timer = setTimeout(() => {
+      const place = JSON.stringify([session.since, collection.name, next.document, next.page]);
+      const heat = JSON.stringify([place, state.q.trim()]);
+      remembered(place, () => api.page(collection.name, next.document, next.page)).catch(() => {});
+      remembered(heat, () => api.heatmap(collection.name, next.document, next.page, state.q.trim())).catch(() => {});
+      new Image().src = urls.image(collection.name, next.document, next.page, 1200);
+    }, AHEAD);
+    return () => clearTimeout(timer);
+  }, [next]);
+}
+
+export { Viewer };

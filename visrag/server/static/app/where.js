@@ -1,0 +1,57 @@
+/** What of the question is drawn on the page, and how. */
+import { COLOURS } from "./heat.js";
+import { html, useLayoutEffect, usePage, useRef } from "./library.js";
+import { score } from "./text.js";
+
+/** `heat` null: not known yet. `shares`: of the score, by word. */
+function Where({ heat, shares }) {
+  const { state, go } = usePage();
+  const show = (change) => go(change, { replace: true });
+  const slide = (name) => (event) => show({ [name]: Number(event.target.value) });
+  const check = (name) => (event) => show({ [name]: event.target.checked });
+  return html`<section aria-labelledby="where"><h2 id="where">Where it matches</h2>
+    <${Chips} heat=${heat} shares=${shares ?? []} />
+    ${heat?.leg && html`<${Scale} scale=${heat.scale} />`}
+    <div class="controls">
+      <label class="check"><input type="checkbox" data-testid="heat" checked=${state.heat} onChange=${check("heat")} /> Heat</label>
+      <label class="check"><input type="checkbox" data-testid="boxes" checked=${state.boxes} onChange=${check("boxes")} /> Boxes</label>
+      <label class="slider">Opacity <input type="range" min="0" max="100" step="5" data-testid="opacity"
+        value=${state.opacity} disabled=${!state.heat} onInput=${slide("opacity")} /><span class="number">${state.opacity} %</span></label>
+      <label class="slider">From heat <input type="range" min="0" max="95" step="5" data-testid="threshold"
+        value=${state.threshold} disabled=${!state.heat} onInput=${slide("threshold")} /><span class="number">${state.threshold} %</span></label>
+    </div>
+  </section>`;
+}
+
+/** The whole question, then its words, those that gave most first. */
+function Chips({ heat, shares }) {
+  const { state, go } = usePage();
+  const given = (word) => shares.find((share) => share.start === word.start)?.score ?? null;
+  const words = (heat?.words ?? []).map((word, index) => ({ ...word, index, given: given(word) }));
+  words.sort((a, b) => (b.given ?? -Infinity) - (a.given ?? -Infinity) || a.index - b.index);
+  const choose = (word) => go({ word }, { replace: true });
+  const chip = (index, text, share) => html`<button key=${index} type="button" class="chip" data-testid="chip"
+    data-word=${index} aria-pressed=${state.word === index ? "true" : "false"} onClick=${() => choose(index)}>
+    ${text}${share !== null && html` <span class="number">${score(share)}</span>`}</button>`;
+  return html`<div class="chips" role="group" aria-label="Words of the question, by what they gave">
+    ${chip(-1, "Whole question", null)}
+    ${words.map((word) => chip(word.index, word.word, word.given))}</div>`;
+}
+
+/** The colours from no heat to full heat, and the similarities they stand for. */
+function Scale({ scale }) {
+  const canvas = useRef(null);
+  useLayoutEffect(() => {
+    const context = canvas.current.getContext("2d");
+    COLOURS.forEach(([red, green, blue], step) => {
+      context.fillStyle = `rgb(${red} ${green} ${blue})`;
+      context.fillRect(step, 0, 1, 1);
+    });
+  }, []);
+  return html`<div class="scale"><span class="number">${score(scale.low)}</span>
+    <canvas ref=${canvas} width="256" height="1" role="img"
+      aria-label=${`Colours from white, similarity ${score(scale.low)}, to orange, ${score(scale.high)}`}></canvas>
+    <span class="number">${score(scale.high)}</span><span class="quiet">similarity, the same for all words</span></div>`;
+}
+
+export { Where };

@@ -1,0 +1,81 @@
+"""What changes in a collection's queue, looked at while somebody listens: twice a second, once for all listeners."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from functools import partial
+
+from ..errors import NotFound
+from ..ids import document_id
+from .limits import Turns
+from .schemas import Changes, DocumentInfo
+from .served import Collection
+
+LOOK = 0.5  # seconds between two looks
+ALIVE = 15.0  # seconds after which it is said that nothing has changed
+
+log = logging.getLogger("visrag")
+
+
+@dataclass(slots=True)
+class Watch:
+    """The queue of a collection as it was seen last, and who wants to know of changes."""
+
+    collection: Collection
+    listeners: set[asyncio.Queue[Changes]] = field(default_factory=set)
+    queued: dict[str, DocumentInfo] = field(default_factory=dict)
+    task: asyncio.Task[None] | None = None
+
+    async def listen(self, work: Turns) -> AsyncIterator[Changes | None]:
+        """The documents in the queue, then every change; None where nothing has changed for a while."""
+        changes: asyncio.Queue[Changes] = asyncio.Queue()
+        if self.task is None or self.task.done():
+            self.queued = await work.run(self._look)
+            self.task = asyncio.create_task(self._run(work))
+        self.listeners.add(changes)
+        try:
+            yield Changes(documents=list(self.queued.values()), removed=[])
+            while True:
+                try:
+                    yield await asyncio.wait_for(changes.get(), ALIVE)
+                except TimeoutError:
+                    yield None
+        finally:
+            self.listeners.discard(changes)
+
+    def tell(self, changes: Changes) -> None:
+        for listener in self.listeners:
+            listener.put_nowait(changes)
+
+    async def _run(self, work: Turns) -> None:
+        while True:
+            await asyncio.sleep(LOOK)
+            if not self.listeners:
+                return
+            try:
+                before, self.queued = self.queued, await work.run(self._look)
+                left = [name for name in before if name not in self.queued]
+                ended = await work.run(partial(self.ended, left))
+            except Exception as error:  # of the store: the next look, perhaps
+                log.warning("events of %s: %s", self.collection.name, error)
+                continue
+            changed = [info for name, info in self.queued.items() if before.get(name) != info]
+            removed = [document_id(name) for name in left if name not in ended]
+            if changed or left:
+                self.tell(Changes(documents=[*changed, *ended.values()], removed=removed))
+
+    def _look(self) -> dict[str, DocumentInfo]:
+        return {info.document: info for info in self.collection.jobs()}
+
+    def ended(self, names: list[str]) -> dict[str, DocumentInfo]:
+        """What has become of documents that left the queue; those that are gone are not in it."""
+        found = {}
+        for name in names:
+            try:
+                found[name] = self.collection.document(name)
+            except NotFound:
+                continue
+        return found

@@ -1,5 +1,5 @@
-# The image of every worker and of the command `visrag`. With CUDA: docker-compose.gpu.yml, or
-#   docker build -t visrag:cuda --build-arg EXTRAS=queue,qdrant,s3,colpali --build-arg TORCH_INDEX=https://pypi.org/simple .
+# The image of every worker, of the API and of the command `visrag`. With CUDA: docker-compose.gpu.yml, or
+#   docker build -t visrag:cuda --build-arg EXTRAS=queue,qdrant,s3,server,colpali --build-arg TORCH_INDEX=https://pypi.org/simple .
 ARG PYTHON=3.11.15-slim-trixie
 
 FROM python:${PYTHON} AS wheel
@@ -21,10 +21,10 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends poppler-utils \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --uid "$USER_ID" --no-create-home --home-dir /tmp visrag \
- && install -d -o visrag -g visrag /data /inbox /models
+ && install -d -o visrag -g visrag /data /inbox /models /cache
 
 # The packages that visrag needs, in a layer of their own: it is built again only when pyproject.toml changes.
-ARG EXTRAS=queue,qdrant,s3
+ARG EXTRAS=queue,qdrant,s3,server
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY pyproject.toml /tmp/
 RUN python -c "import tomllib; \

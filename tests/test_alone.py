@@ -13,7 +13,7 @@ import pytest
 from checkpoints import make_checkpoint
 from pdfs import pdf_bytes, text, write
 
-from visrag import Index, IngestSettings
+from visrag import Index, IngestSettings, alone
 from visrag.alone import Alone
 from visrag.errors import UsageError
 from visrag.records import Document, Order, PageRef
@@ -124,7 +124,7 @@ def test_a_document_is_read_once_more(place: Place) -> None:
     data = pdf("page 1", "page 2", "page 3").replace(b"/Kids [", b"/Kids [ 99 0 R ", 1)
     place.upload("partial.pdf", data)
     before = place.wait("partial.pdf")
-    assert (before.state, before.indexed, before.failed) == ("partial", 3, 1)
+    assert (before.state, before.pages, before.indexed, before.failed) == ("partial", 3, 2, 1)
     first = place.store.page(PageRef("trams.pdf", 1))
     for name in ("partial.pdf", "trams.pdf"):
         place.store.enqueue([retry_order(place.store, place.uploads, name, NO_OCR)])
@@ -169,6 +169,24 @@ def test_nothing_is_left_over(place: Place) -> None:
     until(lambda: not place.store.jobs())
     assert [path for path in (place.folder / "waiting").rglob("*") if path.is_file()] == []
     assert list((place.folder / "uploads" / ".parts").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_process_that_has_nothing_to_do_makes_room(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    start = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
+    monkeypatch.setattr(alone, "_START", start + "from visrag import alone; alone.IDLE = 1; alone.serve(sys.argv[2])")
+    found = Place(tmp_path / "index", model)
+    try:
+        for name in ("first.pdf", "second.pdf"):
+            child = found.alone.pid
+            found.upload(name, pdf("text"))
+            assert found.wait(name).state == "indexed"
+            until(lambda before=child: found.alone.pid != before and found.alone.alive)
+    finally:
+        found.close()
+    assert caplog.text == ""
 
 
 def test_an_index_that_no_second_process_can_open() -> None:

@@ -290,7 +290,7 @@ def test_the_highlighted_page_is_the_same_to_the_pixel(token: str | None, client
     found = client.highlight(PASS, REPORT, 3, token, 900)
     expected = samples_index.highlight(PASS, REPORT, 3, token, 900)
     assert found.image.mode == "RGB"
-    assert found.image.height == 900
+    assert found.image.size == expected.image.size
     np.testing.assert_array_equal(np.asarray(found.image), np.asarray(expected.image))
     assert found.regions == expected.regions
     hit = client.search(PASS, 1)[0]
@@ -343,7 +343,10 @@ def test_many_threads_may_ask_at_once(served: Served, samples_index: Index) -> N
             thread.start()
         for thread in threads:
             thread.join()
-    assert found == [expected] * 8
+    assert len(found) == 8
+    for hits in found:  # questions that are encoded together differ in the last digits
+        assert [(hit.document, hit.page) for hit in hits] == [(hit.document, hit.page) for hit in expected]
+        assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in expected], abs=1e-5)
 
 
 # Wrong use
@@ -374,7 +377,7 @@ def test_the_errors_are_the_same(client: Client, samples_index: Index) -> None:
 def test_a_collection_must_be_named_where_there_are_several(served: Served) -> None:
     with Client(served.url) as client, pytest.raises(UsageError, match="there are samples, empty"):
         client.search(PASS)
-    with Client(served.url, collection="../samples?") as client, pytest.raises(NotFound, match="no collection"):
+    with Client(served.url, collection="säm ple?") as client, pytest.raises(NotFound, match="no collection"):
         client.search(PASS)
 
 
@@ -602,7 +605,7 @@ def test_a_key_sees_its_collections(guarded: tuple[Served, dict[str, str]], samp
         client.search(PASS)
     for key, collection in (("reader", "more"), ("other", "samples")):
         with Client(server.url, keys[key], collection) as client:
-            for act in (client.documents, client.failures, client.feedback, lambda: client.search(PASS)):  # noqa: B023
+            for act in (client.documents, client.failures, client.feedback, lambda: client.search(PASS)):
                 with pytest.raises(NotFound, match="does not see it"):
                     act()
     with Client(server.url, keys["other"]) as client, pytest.raises(UsageError, match="this key sees none"):

@@ -126,7 +126,8 @@ def test_every_variable_is_one_that_the_test_understands() -> None:
 @pytest.mark.parametrize("files", [(BASE,), (BASE, GPU)], ids=" ".join)
 def test_nothing_is_published_beyond_this_machine(files: tuple[str, ...]) -> None:
     ports = {name: service["ports"] for name, service in compose(*files)["services"].items() if "ports" in service}
-    assert ports == {"flower": ["127.0.0.1:5555:5555"]}
+    assert ports == {"flower": ["127.0.0.1:5555:5555"], "api": ["127.0.0.1:8080:8080"]}
+    assert compose(*files, VISRAG_API_PORT="9000")["services"]["api"]["ports"] == ["127.0.0.1:9000:8080"]
     for service in compose(*files)["services"].values():
         assert "network_mode" not in service
         assert "privileged" not in service
@@ -136,6 +137,7 @@ def test_servers_are_published_only_with_an_address_and_secrets() -> None:
     services = compose(BASE, CLUSTER, **SET)["services"]
     assert services["redis"]["ports"] == ["10.0.0.5:6379:6379"]
     assert services["qdrant"]["ports"] == ["10.0.0.5:6333:6333", "10.0.0.5:6334:6334"]
+    assert services["api"]["ports"] == ["127.0.0.1:8080:8080", "10.0.0.5:8080:8080"]
     for name in SET:
         with pytest.raises(KeyError, match=f"{name} must be"):
             compose(BASE, CLUSTER, **{key: value for key, value in SET.items() if key != name})
@@ -156,7 +158,7 @@ def test_no_secret_has_a_value_in_the_files() -> None:
 def test_secrets_that_are_set_arrive() -> None:
     services = compose(BASE, **SET)["services"]
     assert services["redis"]["command"][-1] == services["redis"]["environment"]["REDISCLI_AUTH"] == "secret1"
-    for name in ("ingest", "render", "text", "encode", "cli"):
+    for name in ("ingest", "render", "text", "encode", "api", "cli"):
         assert services[name]["environment"]["VISRAG_BROKER"] == "redis://:secret1@redis:6379/0"
         assert services[name]["environment"]["VISRAG_QDRANT_API_KEY"] == "secret2"
     assert services["flower"]["environment"]["CELERY_BROKER_URL"] == "redis://:secret1@redis:6379/0"
@@ -183,14 +185,15 @@ def test_services_are_held_short() -> None:
         assert service["restart"] == ("no" if name == "cli" else "unless-stopped"), name
 
 
-def test_only_the_encode_workers_get_a_gpu() -> None:
-    services = compose(BASE, GPU)["services"]
-    assert [name for name, service in services.items() if "deploy" in service] == ["encode"]
-    (device,) = services["encode"]["deploy"]["resources"]["reservations"]["devices"]
-    assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
-    assert services["encode"]["environment"]["VISRAG_DEVICE"] == "cuda"
-    assert services["encode"]["command"] == ["worker", "encode"]
-    assert {service["image"] for name, service in services.items() if name != "encode"} & {"visrag:cuda"} == set()
+def test_only_the_encode_workers_and_the_server_get_a_gpu() -> None:
+    plain, services = compose(BASE)["services"], compose(BASE, GPU)["services"]
+    assert [name for name, service in services.items() if "deploy" in service] == ["encode", "api"]
+    assert [name for name, service in services.items() if service["image"] == "visrag:cuda"] == ["encode", "api"]
+    for name in ("encode", "api"):
+        (device,) = services[name]["deploy"]["resources"]["reservations"]["devices"]
+        assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+        assert services[name]["environment"] == {**plain[name]["environment"], "VISRAG_DEVICE": "cuda"}
+        assert services[name]["command"] == plain[name]["command"]
 
 
 def test_every_step_has_a_worker() -> None:
@@ -211,7 +214,50 @@ def test_the_index_is_on_the_services_that_are_there() -> None:
     address = Address.parse(services["render"]["environment"]["VISRAG_INDEX"])
     assert (address.host, address.port, address.collection) == ("qdrant", 6333, "visrag")
     assert address.files == "file:///data/files"
-    assert all("data:/data" in services[name]["volumes"] for name in ("ingest", "render", "text", "encode", "cli"))
+    assert all("data:/data" in services[name]["volumes"] for name in ("ingest", "render", "text", "encode", "api", "cli"))
+
+
+def test_the_server_and_the_command_that_makes_its_keys_agree() -> None:
+    services = compose(BASE)["services"]
+    keys = {name: service.get("environment", {}).get("VISRAG_KEYS") for name, service in services.items()}
+    assert {name: path for name, path in keys.items() if path} == dict.fromkeys(("api", "cli"), "/data/visrag-keys.json")
+    assert services["api"]["environment"]["VISRAG_HOST"] == "0.0.0.0"
+    _, target = services["api"]["ports"][0].rsplit(":", 1)
+    assert services["api"]["environment"]["VISRAG_PORT"] == target
+    assert f"/dev/tcp/127.0.0.1/{target};" in services["api"]["healthcheck"]["test"][-1]
+
+
+def test_the_server_may_read_what_the_ingest_workers_read() -> None:
+    services = compose(BASE)["services"]
+    root = services["api"]["environment"]["VISRAG_ROOTS"]
+    mounts = [
+        [volume for volume in services[name]["volumes"] if isinstance(volume, dict) and volume["target"] == root]
+        for name in ("api", "ingest")
+    ]
+    assert mounts[0] == mounts[1]
+    assert [mount["read_only"] for mount in mounts[0]] == [True]
+
+
+def test_every_volume_of_the_image_is_its_user_s() -> None:
+    (made,) = re.findall(r"install -d -o visrag -g visrag (.*)", "\n".join(dockerfile("RUN")))
+    services = [service for service in compose(BASE)["services"].values() if "build" in service]
+    volumes = [volume for service in services for volume in service["volumes"]]
+    assert {volume.split(":")[1] for volume in volumes if isinstance(volume, str)} <= set(made.split())
+
+
+def test_what_the_example_names_is_a_variable_of_the_files() -> None:
+    example = (ROOT / ".env.example").read_text(encoding="utf-8")
+    named = set(re.findall(r"^#(\w+)=", example, re.M)) - {"COMPOSE_PROFILES", "COMPOSE_FILE"}
+    given: set[str] = set()
+    for file in (BASE, GPU, CLUSTER):
+        text = (ROOT / file).read_text(encoding="utf-8")
+        given |= {match[2] for match in VARIABLE.finditer(text) if match[2]}
+        services = yaml.safe_load(text)["services"].values()
+        given |= {key for service in services for key, value in service.get("environment", {}).items() if value is None}
+    assert named <= given
+    profiles = {profile for service in compose(BASE)["services"].values() for profile in service.get("profiles", [])}
+    (started,) = re.findall(r"^#COMPOSE_PROFILES=(.*)", example, re.M)
+    assert set(started.split(",")) <= profiles
 
 
 def test_images_are_pinned() -> None:
@@ -258,9 +304,10 @@ def test_the_user_is_not_root() -> None:
     assert dockerfile("USER") == ["visrag"]
 
 
-@pytest.mark.parametrize("service", ["ingest", "encode"])
+@pytest.mark.parametrize("service", ["ingest", "encode", "api"])
 def test_the_requirements_are_those_of_the_package(service: str, project: dict[str, Any], tmp_path: Path) -> None:
     extras = compose(BASE, GPU)["services"][service]["build"]["args"]["EXTRAS"]
+    assert {"queue", "qdrant", "s3", "server"} <= set(extras.split(","))
     (command,) = [line for line in dockerfile("RUN") if "tomllib" in line]
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     listing = command.split(" && ")[0].replace("/tmp/", f"{tmp_path}/").replace("python ", f"{sys.executable} ")
@@ -289,7 +336,7 @@ class Machine:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.redis, self.flower = free_port(), free_port()
+        self.redis, self.flower, self.api = free_port(), free_port(), free_port()
         self.metrics: dict[str, int] = {}
         self.logs: dict[str, Path] = {}
         self.services = compose(BASE)["services"]
@@ -307,8 +354,9 @@ class Machine:
             r"@redis:6379": f"@127.0.0.1:{self.redis}",
             r"\b9808\b": str(port),
             r"\b5555\b": str(self.flower),
+            r"\b8080\b": str(self.api),
             r"^0\.0\.0\.0$": "127.0.0.1",
-            r"^/(data|inbox)$": f"{self.folder}/\\1",
+            r"^/(data|inbox|documents|cache)(?=/|$)": f"{self.folder}/\\1",
         }
 
         def change(text: str) -> str:

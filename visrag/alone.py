@@ -38,6 +38,7 @@ POLL = 1.5  # seconds between two looks for what other processes have put into t
 PAUSE = 10.0  # seconds to wait where the store or a model cannot be had
 GRACE = 3.0  # seconds for a piece that is being worked on, once the process shall end
 END = 10.0  # seconds after which a child that does not end is killed
+IDLE = 600.0  # seconds without work after which a child that has loaded models makes room for a small one
 STEADY = 60.0  # seconds after which a child that dies had started well
 FIRST_WAIT, LAST_WAIT = 0.5, 30.0  # seconds until one that died is started again
 
@@ -140,7 +141,8 @@ class Alone:
             if self._closed.is_set():
                 return
             wait = FIRST_WAIT if time.monotonic() - begun > STEADY else min(2 * wait, LAST_WAIT)
-            log.warning("the process that ingests ended (%d); it is started again", code)
+            if code:
+                log.warning("the process that ingests ended (%d); it is started again", code)
             if self._closed.wait(wait):
                 return
             with self._changing:
@@ -173,10 +175,9 @@ def serve(descriptor: str) -> NoReturn:
         while channel.recv(4096):
             hands.wake()
     hands.stop()
-    work.join(GRACE)
-    if work.is_alive():  # in the middle of a piece
-        threading.Timer(GRACE, os._exit, [70]).start()
-        hands.give_back()
+    work.join(GRACE)  # or it is in the middle of a piece
+    threading.Timer(GRACE, os._exit, [70]).start()
+    hands.give_back()
     os._exit(0)
 
 
@@ -190,14 +191,16 @@ class _Hands:
         self._later: dict[str, float] = {}  # pieces that failed of the store or a file: when they may be tried again
         self._worker: Worker | None = None
         self._encoders: Encoders | None = None
+        self._busy = time.monotonic()
 
-    def run(self) -> None:
-        """Work until ``stop``. Where the index cannot be opened, the process ends."""
+    def run(self) -> NoReturn:
+        """Work until ``stop``, or there is nothing to do for long; then, and where the index cannot be opened, the
+        process ends."""
         try:
             self._worker = Worker(self._settings, self._stopping.is_set)
             self._recall(time.time())
-        except (VisragError, OSError) as error:
-            log.error("%s", error)
+        except Exception as error:  # it is to be started again, later
+            log.error("%s", error, exc_info=not isinstance(error, VisragError | OSError))
             os._exit(1)
         acts = ((self._read, POLL), (self._encode, POLL), (self._mend, self._settings.sweep))
         loops = [
@@ -209,6 +212,7 @@ class _Hands:
         for loop in loops:
             loop.join()
         self._worker.close()
+        os._exit(0)
 
     def wake(self) -> None:
         for woken in self._woken[:2]:
@@ -247,7 +251,10 @@ class _Hands:
     def _encode(self) -> bool:
         store = self._here.store
         if not store.load():
+            if self._encoders is not None and time.monotonic() - self._busy > IDLE:
+                self.stop()
             return False
+        self._busy = time.monotonic()
         kinds = store.settings().get("models", {})
         if self._encoders is None or (self._encoders.vision is None and "vision" in kinds):
             wanted = self._settings

@@ -35,15 +35,16 @@ if TYPE_CHECKING:
 
 YELLOW = (1.0, 0.8, 0.0)
 OPACITY = 0.5
+GAP = 2.0  # line heights: words of a line that are farther apart are marked on their own
 ACROSS = 2  # files taken over at the same time
-MEMORY = 1 << 31  # bytes of address space for the process that takes one over
+MEMORY = 1 << 30  # bytes of address space for the process that takes one over
 WRITTEN = 1 << 30  # bytes that it may write
 LONGEST = 14400.0  # points: the longest side that viewers accept
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A highlight: its ``boxes`` in fractions of the page as displayed, one a line, and what it says when opened."""
+    """A highlight: its ``boxes``, in fractions of the page as displayed, one a run of words; what it says if opened."""
 
     boxes: tuple[Box, ...]
     text: str
@@ -77,9 +78,16 @@ def marks_of(page: Page, regions: Sequence[Region]) -> list[Mark]:
         for box, x, y in placed:
             if not (x0 <= x <= x1 and y0 <= y <= y1):
                 continue
-            lines.append(union(lines.pop(), box) if lines and same_line(lines[-1], box) else box)
+            lines.append(union(lines.pop(), box) if lines and _joined(lines[-1], box, page) else box)
         marks.append(Mark(tuple(lines) or (region.box,), region.text, region.score))
     return marks
+
+
+def _joined(one: Box, other: Box, page: Page) -> bool:
+    """Whether two boxes lie on one line without a gap in it (cells of a table, labels) wider than twice its height."""
+    gap = max(one[0], other[0]) - min(one[2], other[2])
+    height = max(one[3], other[3]) - min(one[1], other[1])
+    return same_line(one, other) and gap * page.width <= GAP * height * page.height
 
 
 def annotated_pdf(title: str, pages: Sequence[MarkedPage], timeout: float = 60) -> bytes:

@@ -395,7 +395,7 @@ def retry(path: str, as_json: bool, **options: Any) -> None:
 @_device_option
 @_json_option
 def evaluate(questions: Path | None, beir: Path | None, path: str | None, as_json: bool, **options: Any) -> None:
-    """Measure the answers to QUESTIONS, a JSONL file of questions whose pages are known."""
+    """Measure the answers to QUESTIONS, a JSONL file of questions whose pages are known, or a review's verdicts."""
     from .evaluate import evaluate_beir, evaluate_questions
 
     if (questions is None) == (beir is None):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -368,7 +369,7 @@ class Index:
     def export(self, question: str, pages: Sequence[tuple[str, int]]) -> bytes:
         """A PDF of pages, given as (document, page), with the evidence for a question as highlight annotations.
 
-        Raises NotFound, UsageError, MissingExtra.
+        Raises NotFound, UsageError, DocumentError, MissingExtra.
         """
         from .annotate import MarkedPage, annotated_pdf, marks_of
 
@@ -376,8 +377,8 @@ class Index:
         for document, number in pages:
             page = self.page(document, number)
             marks = marks_of(page, self.regions(question, document, number))
+            image = partial(self.page_image, document, number)
             path = self._pdf_of(document, number)
-            image = None if path is not None else self.page_image(document, number)
             marked.append(MarkedPage(document, number, path, image, page.width, page.height, marks))
         return annotated_pdf(question, marked)
 

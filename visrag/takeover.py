@@ -120,7 +120,10 @@ def _bare(page: Any, pdf: Any) -> None:
     page.Rotate = turned
     kept = []
     for annotation in page.get("/Annots", []):
-        if isinstance(annotation, pikepdf.Dictionary) and str(annotation.get("/Subtype")) in DRAWN:
+        subtype = str(annotation.get("/Subtype"))
+        if subtype == "/Widget" and "/AP" not in annotation and ("/MK" in annotation or "/V" in annotation):
+            raise ValueError("a field whose drawing is left to viewers")
+        if subtype in DRAWN:
             values = {key: value for key, value in annotation.items() if key in ANNOTATION_KEYS}
             kept.append(pdf.make_indirect(pikepdf.Dictionary(values)))
     page.Annots = pikepdf.Array(kept)

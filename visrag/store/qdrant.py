@@ -142,7 +142,11 @@ class QdrantStore(QdrantSearch, QdrantWork, QdrantFeedback, QdrantCleaning):
 
     def commit(self, generation: Generation, pages: int) -> Document:
         """As the protocol says: the stroke is that which replaces the document's record."""
+        document: Document | None = None
         while True:
+            if document is not None and self._replaced(generation, document.name):
+                self._begun.pop(generation, None)
+                return document
             staged = self._staged(generation)
             name = staged.document.name
             before = self._records.document(name)
@@ -258,6 +262,11 @@ class QdrantStore(QdrantSearch, QdrantWork, QdrantFeedback, QdrantCleaning):
         if staged is None:
             raise StoreError(_not_written(generation))
         return staged
+
+    def _replaced(self, generation: Generation, name: str) -> bool:
+        """Whether a stroke that seemed lost came through: another's has replaced it, and may have cleaned up since."""
+        record = self._records.document(name)
+        return (record is not None and generation in record.old) or self._records.staged(generation) is None
 
     def _write_pages(self, staged: Staged, pages: Sequence[EncodedPage]) -> None:
         """Write pages; those that are too large are recorded as failed."""

@@ -121,8 +121,8 @@ class QdrantCleaning:
 
     def _settle(self, record: Record) -> None:
         """Clean away what a record replaced. Twice does no harm."""
-        if record.generation:
-            self._records.unstage(record.generation)
+        for generation in {record.generation, *record.old} - {0}:
+            self._records.unstage(generation)
         if record.old:
             self._clean(record.old)
         self._records.settle(record)

@@ -18,6 +18,9 @@ function Account({ account, onSpot }) {
   </section>`;
 }
 
+/** Tokenizers mark the parts of a word, each in its way. */
+const named = (token) => token.replace(/^##/, "…").replace(/^[▁Ġ ]+/, "");
+
 function Leg({ leg, onSpot }) {
   return html`<tbody>
     <tr class="leg"><th scope="rowgroup" colspan="2">${LEGS[leg.leg] ?? leg.leg}
@@ -27,7 +30,7 @@ function Leg({ leg, onSpot }) {
         data-value=${leg.weight * token.score}
         onMouseEnter=${() => onSpot(token.box)} onMouseLeave=${() => onSpot(null)}>
       <th scope="row">${token.box ? html`<button type="button" class="token" onFocus=${() => onSpot(token.box)}
-        onBlur=${() => onSpot(null)} aria-label=${`${token.token}: show where it won`}>${token.token}</button>` : token.token}</th>
+        onBlur=${() => onSpot(null)} aria-label=${`${named(token.token)}: show where it won`}>${named(token.token)}</button>` : named(token.token)}</th>
       <td class="number">${score(token.score)}</td>
       <td class="number">${score(leg.weight * token.score)}</td></tr>`)}
   </tbody>`;

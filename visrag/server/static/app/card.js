@@ -23,7 +23,7 @@ function Card({ hit, best, verdicts }) {
       ${verdicts.length > 0 && html`<ul class="verdicts" aria-label="Verdicts">
         ${verdicts.map((each) => html`<li class=${`badge ${each.verdict ?? "note"}`} title=${each.note}>
           ${VERDICTS[each.verdict] ?? "Note"}<span class="quiet"> ${each.reviewer}</span></li>`)}</ul>`}
-      <p class="snippet"><${Marked} text=${hit.snippet} spans=${hit.marks} /></p>
+      <p class="snippet" dir="auto"><${Marked} text=${hit.snippet} spans=${hit.marks} /></p>
       <div class="score"><span class="number" title="score">${score(hit.score)}</span>
         <${Shares} shares=${hit.shares} score=${hit.score} best=${best} /></div>
     </div>

@@ -39,18 +39,19 @@ function useFeedback({ collection, session, state, fail, notify }) {
   const mine = (document, page) => of(document, page).find((each) => each.reviewer === reviewer) ?? null;
 
   const judge = async (document, page, { verdict, note }) => {
+    const before = mine(document, page);
     try {
       const kept = await api.judge(collection.name, {
         question, document, page, verdict, note, review, reviewer,
       });
-      setList((before) => {
-        const others = before.filter(
+      setList((all) => {
+        const others = all.filter(
           (each) => each.document !== document || each.page !== page || each.reviewer !== reviewer,
         );
         return verdict || note ? [...others, kept] : others;
       });
       setChanges((count) => count + 1);
-      notify(verdict === "relevant" ? "Judged relevant." : verdict ? "Judged not relevant." : note ? "Note kept." : "Withdrawn.");
+      notify(told(verdict, note, before));
     } catch (problem) {
       fail(problem);
     }
@@ -63,6 +64,12 @@ function useFeedback({ collection, session, state, fail, notify }) {
   };
 
   return { of, mine, judge, toggle, changes, reviewer, setReviewer };
+}
+
+function told(verdict, note, before) {
+  if (verdict === (before?.verdict ?? null) && note) return "Note kept.";
+  if (verdict) return verdict === "relevant" ? "Judged relevant." : "Judged not relevant.";
+  return "Withdrawn.";
 }
 
 export { useFeedback };

@@ -6,7 +6,7 @@ const PAGE = 100; // documents
 const AGAIN = 3000; // ms, after which a stream that was refused is asked for again
 
 /** @returns the documents shown, how many there are, `put` for one that has changed, `gone(id)` for one removed */
-function useDocuments({ collection, state }) {
+function useDocuments({ collection, state, changed }) {
   const [found, setFound] = useState({ documents: [], total: 0, error: null, loading: true });
   const [count, setCount] = useState(PAGE);
   const wanted = useRef("");
@@ -30,6 +30,7 @@ function useDocuments({ collection, state }) {
 
   useEffect(() => listen(urls.events(collection.name), ({ documents, removed }) => {
     documents.forEach(put);
+    if (removed.length || documents.some((each) => each.state !== "queued" && each.state !== "working")) changed();
     removed.forEach(gone);
   }), [collection.name]);
 

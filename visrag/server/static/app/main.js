@@ -6,7 +6,7 @@ import { useFeedback } from "./feedback.js";
 import { Header, Notice } from "./header.js";
 import { Help } from "./help.js";
 import { useKeys } from "./keys.js";
-import { Page, html, render, useCallback, useEffect, useMemo, usePage, useState } from "./library.js";
+import { Page, html, render, useCallback, useEffect, useMemo, usePage, useRef, useState } from "./library.js";
 import { SearchView } from "./search.js";
 import { SignIn } from "./signin.js";
 import { DropArea, useUploads } from "./uploads.js";
@@ -24,6 +24,9 @@ function useSession() {
     setLocked(false);
     setError(null);
   }, []);
+  const refresh = useCallback(() => {
+    api.session().then((found) => setSession((before) => before && { ...found, since: before.since }), () => {});
+  }, []);
   const load = useCallback(() => {
     api.session().then(enter, (problem) => problem.status === 401 || setError(problem));
   }, []);
@@ -35,11 +38,11 @@ function useSession() {
     setSession(null);
     setLocked(true);
   }, setError);
-  return { session, locked, error, enter, leave, load };
+  return { session, locked, error, enter, leave, load, refresh };
 }
 
 function App() {
-  const { session, locked, error, enter, leave, load } = useSession();
+  const { session, locked, error, enter, leave, load, refresh } = useSession();
   const address = useAddress();
   if (error) {
     return html`<main class="lone"><h1>visrag</h1><p role="alert">${error.message}</p>
@@ -47,12 +50,13 @@ function App() {
   }
   return html`
     ${locked && html`<${SignIn} onEnter=${enter} />`}
-    ${session ? html`<${Known} session=${session} address=${address} onLeave=${leave} key=${session.since} />`
+    ${session ? html`<${Known} session=${session} address=${address} onLeave=${leave} onChange=${refresh}
+      key=${session.since} />`
       : html`<main class="lone"><h1>visrag</h1><p>${locked ? "Sign in to search." : "Loading…"}</p></main>`}`;
 }
 
 /** The page for somebody known. */
-function Known({ session, address, onLeave }) {
+function Known({ session, address, onLeave, onChange }) {
   const { state, go, href } = address;
   const collection = session.collections.find(({ name }) => name === state.collection) ?? session.collections[0];
   const [notice, setNotice] = useState(null);
@@ -62,8 +66,10 @@ function Known({ session, address, onLeave }) {
     if (problem instanceof Problem) setNotice({ text: problem.message, bad: true });
     else if (problem.name !== "AbortError") throw problem;
   }, []);
+  const [changes, changed] = useChanges(onChange);
   const page = useMemo(
-    () => ({ session, collection, state, go, href, notify, fail }), [session, collection, state],
+    () => ({ session, collection, state, go, href, notify, fail, changes, changed }),
+    [session, collection, state, changes],
   );
   if (!collection) return html`<main class="lone"><h1>visrag</h1><p>This key opens no collection.</p></main>`;
   return html`<${Page.Provider} value=${page}>
@@ -73,6 +79,22 @@ function Known({ session, address, onLeave }) {
     <${Notice} notice=${notice} onClose=${() => setNotice(null)} />
     ${help && html`<${Help} onClose=${() => setHelp(false)} />`}
   <//>`;
+}
+
+const PAUSE = 1000; // ms
+
+/** How often documents have changed (which makes answers old), counted at most once a second. */
+function useChanges(onChange) {
+  const [changes, setChanges] = useState(0);
+  const timer = useRef(0);
+  const changed = useCallback(() => {
+    timer.current ||= setTimeout(() => {
+      timer.current = 0;
+      setChanges((count) => count + 1);
+      onChange();
+    }, PAUSE);
+  }, []);
+  return [changes, changed];
 }
 
 const TITLES = { search: "Search", documents: "Documents", verdicts: "Verdicts" };
@@ -95,6 +117,9 @@ function Views({ onHelp }) {
     const about = state.view === "page" ? `${state.open}, page ${state.page}` : state.q || TITLES[state.view];
     document.title = `${about} – visrag`;
   }, [state.view, state.open, state.page, state.q]);
+  useEffect(() => {
+    if (document.activeElement === document.body) document.getElementById("content").focus({ preventScroll: true });
+  }, [state.view]);
   const View = VIEWS[state.view] ?? SearchView;
   return html`
     ${collection.ingest && html`<${DropArea} onFiles=${uploads.add} />`}

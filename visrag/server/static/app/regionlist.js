@@ -22,7 +22,7 @@ function Text({ info }) {
   if (!info) return null;
   return html`<details class="page-text"><summary>Text of the page</summary>
     ${SOURCES[info.text_source] && html`<p class="quiet">Text ${SOURCES[info.text_source]}.</p>`}
-    <p class="plain-text" tabindex="0">${info.text || "There is no text on this page."}</p></details>`;
+    <p class="plain-text" tabindex="0" dir="auto">${info.text || "There is no text on this page."}</p></details>`;
 }
 
 export { RegionList, Text };

@@ -7,11 +7,12 @@ const QUICK = 200; // ms: an index that answers within this is asked while someb
 const NOTHING = { hits: [], loading: false, error: null, more: false, quick: false, took: null };
 
 /** @returns {{hits: object[], loading: boolean, error: Error|null, more: boolean, quick: boolean, took: number|null}} */
-function useSearch({ collection, session, state }) {
+function useSearch({ collection, session, state, changes }) {
   const { q, document, tag, rank } = state;
   const count = Math.min(state.count, session.limits.k);
   const asked = { q: q.trim(), document, tag, rank };
-  const key = JSON.stringify([asked, session.since]);
+  const key = JSON.stringify([asked, session.since, changes]);
+  const shown = state.view === "search" || state.view === "page";
   const [found, setFound] = useState({ ...NOTHING, key: "" });
   const latest = useRef(found);
   const keep = (next) => {
@@ -20,6 +21,7 @@ function useSearch({ collection, session, state }) {
   };
 
   useEffect(() => {
+    if (!shown) return undefined;
     if (!asked.q) {
       keep({ ...NOTHING, key, quick: latest.current.quick });
       return undefined;
@@ -35,7 +37,7 @@ function useSearch({ collection, session, state }) {
       (error) => stop.signal.aborted || keep({ ...NOTHING, key, error }),
     );
     return () => stop.abort();
-  }, [key, count, collection.name]);
+  }, [key, count, shown]);
 
   return found;
 }

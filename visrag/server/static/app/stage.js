@@ -17,8 +17,8 @@ function layoutOf(info, room, zoom) {
   const height = Math.max(1, Math.round(info.height * scale));
   return {
     width, height, zoom: scale / INCH,
-    left: Math.max(MARGIN, Math.floor((room.width - width) / 2)),
-    top: Math.max(MARGIN, Math.floor((room.height - height) / 2)),
+    left: Math.max(MARGIN, Math.floor((room.width - width) / 2)) + room.x,
+    top: Math.max(MARGIN, Math.floor((room.height - height) / 2)) + room.y,
   };
 }
 
@@ -57,13 +57,15 @@ function Stage({ info, picture, zoom, at, onZoom, onAt, onPoint, regions, onRegi
   </div>`;
 }
 
-/** The inner size of an element without its scroll bars. */
+/** The size of an element, scroll bars and all, and how far its corner is from the next whole pixel. */
 function useRoom(view) {
   const [room, setRoom] = useState(null);
   useLayoutEffect(() => {
     const measure = () => {
+      const { left, top } = view.current.getBoundingClientRect();
       const { offsetWidth: width, offsetHeight: height } = view.current;
-      setRoom((before) => (before?.width === width && before?.height === height ? before : { width, height }));
+      const next = { width, height, x: Math.ceil(left) - left, y: Math.ceil(top) - top };
+      setRoom((before) => (before && Object.keys(next).every((name) => next[name] === before[name]) ? before : next));
     };
     const watch = new ResizeObserver(measure);
     watch.observe(view.current);

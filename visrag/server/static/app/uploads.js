@@ -35,7 +35,7 @@ function useUploads({ collection, session, go, notify }) {
         notify(`${waiting.file.name} has arrived.`);
       },
       (problem) => (stop.signal.aborted ? drop(waiting.serial)
-        : set(waiting.serial, { state: "refused", message: problem.message })),
+        : set(waiting.serial, { state: "refused", message: withoutName(problem.message, waiting.file.name) })),
     ).finally(() => {
       running.current.delete(waiting.serial);
       next();
@@ -62,6 +62,9 @@ function useUploads({ collection, session, go, notify }) {
   const stop = (serial) => (running.current.has(serial) ? running.current.get(serial).abort() : drop(serial));
   return { list, add, stop, dismiss: drop, setTags: (found) => { tags.current = found; } };
 }
+
+/** What is wrong with a file often begins with its name, which stands beside it already. */
+const withoutName = (message, name) => (message.startsWith(`${name}: `) ? message.slice(name.length + 2) : message);
 
 /** Takes files dropped anywhere on the page. */
 function DropArea({ onFiles }) {

@@ -21,12 +21,13 @@ function Verdict({ feedback }) {
     <label class="field">Note
       <textarea rows="2" data-testid="note" value=${note} onInput=${(event) => setNote(event.target.value)}
         onChange=${keep}></textarea></label>
-    <label class="field">Review
+    <div class="pair"><label class="field">Review
       <input data-testid="review" value=${state.review} placeholder="no name" maxlength="200"
         onChange=${(event) => go({ review: event.target.value.trim() }, { replace: true })} /></label>
     ${setReviewer && html`<label class="field">Your name
       <input data-testid="reviewer" value=${me} placeholder="no name" maxlength="200"
         onChange=${(event) => setReviewer(event.target.value.trim())} /></label>`}
+    </div>
     ${others.length > 0 && html`<ul class="others" aria-label="Verdicts of others">${others.map((each) => html`
       <li key=${each.reviewer}><span class=${`badge ${each.verdict ?? "note"}`}>${VERDICTS[each.verdict] ?? "Note"}</span>
       ${" "}${each.reviewer}${each.note && `: ${each.note}`}</li>`)}</ul>`}

@@ -30,6 +30,8 @@ function VerdictsView({ feedback }) {
   </main>`;
 }
 
+const when = (time) => new Date(time).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+
 function Question({ question, verdicts }) {
   const relevant = new Map(verdicts.filter(({ verdict }) => verdict === "relevant")
     .map((each) => [`${each.document} ${each.page}`, each]));
@@ -43,7 +45,7 @@ function Question({ question, verdicts }) {
         <td><span class=${`badge ${each.verdict ?? "note"}`}>${VERDICTS[each.verdict] ?? "Note"}</span></td>
         <td><${Go} to=${{ ...looking(each.document, each.page), q: question }}>${each.document}, page ${each.page}<//></td>
         <td class="note">${each.note}</td><td>${each.reviewer || html`<span class="quiet">no name</span>`}</td>
-        <td class="number"><time datetime=${each.time}>${new Date(each.time).toLocaleString()}</time></td></tr>`)}</tbody>
+        <td class="number"><time datetime=${each.time}>${when(each.time)}</time></td></tr>`)}</tbody>
     </table></div>
   </section>`;
 }

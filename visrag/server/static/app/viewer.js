@@ -27,10 +27,10 @@ function remembered(key, load) {
 }
 
 /** All that the server knows of a page and of the question on it; each null until it is there. */
-function usePageAnswers({ collection, state, session }, hits) {
+function usePageAnswers({ collection, state, session, changes }, hits) {
   const { open, page, rank, document, tag } = state;
   const q = state.q.trim();
-  const place = JSON.stringify([session.since, collection.name, open, page]);
+  const place = JSON.stringify([session.since, changes, collection.name, open, page]);
   const info = useLoaded(place, () => remembered(place, () => api.page(collection.name, open, page)));
   const heatKey = q ? JSON.stringify([place, q]) : null;
   const heat = useLoaded(heatKey, () => remembered(heatKey, () => api.heatmap(collection.name, open, page, q)));
@@ -141,13 +141,13 @@ function pans(event) {
 const AHEAD = 400; // ms of quiet before the next hit is fetched
 
 /** Has the next hit ready before it is asked for. */
-function useAhead({ collection, state, session }, hits) {
+function useAhead({ collection, state, session, changes }, hits) {
   const here = hits.findIndex((each) => each.document === state.open && each.page === state.page);
   const next = here >= 0 ? hits[here + 1] : undefined;
   useEffect(() => {
     if (!next) return undefined;
     const timer = setTimeout(() => {
-      const place = JSON.stringify([session.since, collection.name, next.document, next.page]);
+      const place = JSON.stringify([session.since, changes, collection.name, next.document, next.page]);
       const heat = JSON.stringify([place, state.q.trim()]);
       remembered(place, () => api.page(collection.name, next.document, next.page)).catch(() => {});
       remembered(heat, () => api.heatmap(collection.name, next.document, next.page, state.q.trim())).catch(() => {});

@@ -15,6 +15,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from pathlib import Path
 
 import httpx
@@ -37,7 +38,8 @@ from visrag import (
     VisragError,
 )
 from visrag import errors as every_error
-from visrag.errors import CODES, Reason, code_of, error_of
+from visrag.connection import Connection
+from visrag.errors import CODES, FileChanged, Reason, code_of, error_of
 from visrag.ids import document_id, document_name
 from visrag.ingest import Silent
 from visrag.records import Failure
@@ -320,8 +322,6 @@ def test_the_documents_are_the_same_but_for_their_paths(client: Client, samples_
 
 def test_the_exported_pages_hold_the_same_marks(client: Client, samples_index: Index) -> None:
     pikepdf = pytest.importorskip("pikepdf")
-    from io import BytesIO
-
     pages = [(REPORT, 3), (REPORT, 6)]
     counts = []
     for index in (client, samples_index):
@@ -529,6 +529,18 @@ def test_an_upload_is_not_read_into_memory(scripted: Answers, tmp_path: Path) ->
             tracemalloc.stop()
     assert summary.failures == [Failure("large.pdf", None, "corrupt", "is odd")]
     assert peak < 8 << 20
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_a_file_that_changes_while_it_is_sent_is_an_error(size: int, scripted: Answers) -> None:
+    class Shrinking(BytesIO):
+        def read(self, _: int | None = -1) -> bytes:
+            return super().read(size) if not self.tell() else b""
+
+    connection = Connection(scripted([(200, {}, "{}")]), None, 5.0)
+    with pytest.raises(FileChanged, match="was changed while it was sent"):
+        connection.upload("/", Shrinking(b"x" * (1 << 20)), {})
+    connection.close()
 
 
 @pytest.mark.slow

@@ -21,9 +21,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
+import visrag
 from visrag.settings import QueueSettings
 
 ROOT = Path(__file__).parents[1]
@@ -214,13 +216,15 @@ def test_the_index_is_on_the_services_that_are_there() -> None:
     address = Address.parse(services["render"]["environment"]["VISRAG_INDEX"])
     assert (address.host, address.port, address.collection) == ("qdrant", 6333, "visrag")
     assert address.files == "file:///data/files"
-    assert all("data:/data" in services[name]["volumes"] for name in ("ingest", "render", "text", "encode", "api", "cli"))
+    names = ("ingest", "render", "text", "encode", "api", "cli")
+    assert all("data:/data" in services[name]["volumes"] for name in names)
 
 
 def test_the_server_and_the_command_that_makes_its_keys_agree() -> None:
     services = compose(BASE)["services"]
     keys = {name: service.get("environment", {}).get("VISRAG_KEYS") for name, service in services.items()}
-    assert {name: path for name, path in keys.items() if path} == dict.fromkeys(("api", "cli"), "/data/visrag-keys.json")
+    path = "/data/visrag-keys.json"
+    assert {name: path for name, path in keys.items() if path} == {"api": path, "cli": path}
     assert services["api"]["environment"]["VISRAG_HOST"] == "0.0.0.0"
     _, target = services["api"]["ports"][0].rsplit(":", 1)
     assert services["api"]["environment"]["VISRAG_PORT"] == target
@@ -393,7 +397,8 @@ class Machine:
             assert process.poll() is None, f"{name} ended: {self.logs[name].read_text()}"
             process.send_signal(signal.SIGTERM)
             code = process.wait(seconds(self.services[name]["stop_grace_period"]))
-            assert code == 0, f"{name} ended with {code}: {self.logs[name].read_text()}"
+            ends = (0, -signal.SIGTERM) if name == "api" else (0,)  # uvicorn raises it again
+            assert code in ends, f"{name} ended with {code}: {self.logs[name].read_text()}"
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -505,13 +510,41 @@ def test_flower(machine: Machine) -> None:
         machine.wait_until_healthy("flower", process)
 
 
+def test_the_server_refuses_to_start_without_a_key(machine: Machine) -> None:
+    machine.path("data")
+    environment = {**machine.environment("api"), "VISRAG_HOST": machine.services["api"]["environment"]["VISRAG_HOST"]}
+    command = machine.command("api")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "visrag keys create --role admin" in done.stderr
+
+
+def test_the_server_lets_in_who_has_a_key(machine: Machine, samples: Path) -> None:
+    machine.path("data")
+    key = ask(machine, "keys", "create", "--role", "admin").strip()
+    shutil.copy(samples / "observatory-handbook.md", machine.path("documents") / "handbook.md")
+    assert not machine.healthy("api")
+    with machine.running("api") as process:
+        machine.wait_until_healthy("api", process)
+        with httpx.Client(base_url=f"http://127.0.0.1:{machine.api}/v1", trust_env=False) as client:
+            assert client.get("/collections").status_code == 401
+            client.headers["Authorization"] = f"Bearer {key}"
+            (collection,) = client.get("/collections").json()["collections"]
+            assert collection == {"name": "index", "documents": 0, "pages": 0, "ingest": True}
+            take = "/collections/index/documents/from-uri"
+            assert client.post(take, json={"uri": str(machine.folder / "data")}).status_code == 403
+            taken = client.post(take, json={"uri": str(machine.folder / "documents")})
+            assert [document["document"] for document in taken.json()["documents"]] == ["handbook.md"]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_workers_do_their_work_together(machine: Machine, samples: Path) -> None:
     inbox = machine.path("inbox")
     machine.path("data")
+    key = ask(machine, "keys", "create", "--role", "writer").strip()
     with broker(machine), ExitStack() as stack:
-        names = ["ingest", "render", "text", "encode"]
+        names = ["ingest", "render", "text", "encode", "api"]
         processes = {name: stack.enter_context(machine.running(name)) for name in names}
         for name, process in processes.items():
             machine.wait_until_healthy(name, process)
@@ -523,6 +556,13 @@ def test_the_workers_do_their_work_together(machine: Machine, samples: Path) -> 
         told = json.loads(ask(machine, *machine.services["cli"]["command"], "--json"))
         assert told["documents"] == {"queued": 0, "working": 0, "indexed": 1, "partial": 0, "failed": 0}
         assert "report.pdf" in ask(machine, "search", "How many passengers can stand in a Kestrel tram?", "--json")
+        with visrag.Client(f"http://127.0.0.1:{machine.api}", key) as client:
+            assert client.ingest(samples / "observatory-handbook.md").failures == []
+            assert [document.name for document in client.documents()] == ["observatory-handbook.md", "report.pdf"]
+            hit, *_ = client.search("How many passengers can stand in a Kestrel tram?")
+            assert (hit.document, hit.page) == ("report.pdf", 6)
+            assert hit.image().size[0] > 0
+        assert list((machine.folder / "cache" / "pages").iterdir())
 
 
 def ask(machine: Machine, *arguments: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
-from .errors import AccessError, LimitError, ServerError, UsageError, VisragError, error_of
+from .errors import AccessError, FileChanged, LimitError, ServerError, UsageError, VisragError, error_of
 
 if TYPE_CHECKING:
     import httpx
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ATTEMPTS = 5
 LONGEST_WAIT = 30.0  # seconds: where a server asks for a longer one, the error is raised at once
 SILENCE = 60.0  # seconds without even a sign of life, after which a stream of events counts as broken
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")  # reached without the environment's proxy
 
 
 class Connection:
@@ -35,7 +35,7 @@ class Connection:
         if key is not None and not (key.isascii() and key.isprintable() and key.strip()):
             raise UsageError("the key holds what no key does: give it as visrag keys create shows it")
         headers = {} if key is None else {"Authorization": f"Bearer {key.strip()}"}
-        local = parsed.host in LOOPBACK  # not by way of the environment's proxy
+        local = parsed.host in LOOPBACK
         self._timeout = timeout
         self._client = httpx.Client(base_url=self.url, headers=headers, timeout=timeout, trust_env=not local)
 
@@ -51,8 +51,8 @@ class Connection:
         return self._json(self.send("POST", path, body=body))
 
     def upload(self, path: str, file: IO[bytes], fields: Mapping[str, str]) -> Any:
-        """Send a file as multipart, read as it is sent. Raises also OSError where it cannot be read, and
-        FileChanged."""
+        """Send a file as multipart, read as it is sent: the JSON that is answered. Raises also OSError where it cannot
+        be read, FileChanged."""
         return self._json(self._tried("POST", path, {"data": fields, "files": {"file": ("file", file)}}, file))
 
     def send(
@@ -124,7 +124,8 @@ class Connection:
 
     @contextmanager
     def _mapped(self, path: str) -> Iterator[None]:
-        """What goes wrong on the way → ServerError; text that is no Unicode → UsageError."""
+        """What goes wrong on the way → ServerError, FileChanged; text that is no Unicode → UsageError."""
+        import h11
         import httpx
 
         try:
@@ -135,6 +136,8 @@ class Connection:
         except httpx.TimeoutException as error:
             cure = "try again, or give a longer timeout"
             raise ServerError(f"{self.url}{path}: nothing came for {self._timeout:g} s: {cure}") from error
+        except (httpx.LocalProtocolError, h11.LocalProtocolError) as error:  # other than the length that was said
+            raise FileChanged("was changed while it was sent: send it again") from error
         except (httpx.TransportError, httpx.DecodingError) as error:
             why = str(error) or type(error).__name__
             raise ServerError(f"{self.url}{path}: the connection broke ({why}): try again") from error

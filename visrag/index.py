@@ -221,9 +221,9 @@ class Index:
                 yield summary
 
     def retry(self, progress: Progress | None = None, settings: IngestSettings | None = None) -> Summary:
-        """Ingest once more the documents that failed, in whole or in part.
+        """Ingest once more the documents that failed, in whole or in part, from where they came or the index's copy.
 
-        One whose file has gone stays as it is, and is among the failures of the summary.
+        One of which there is neither stays as it is, and is among the failures of the summary.
         """
         from .ingest import ingest
         from .sources import Source, size_of
@@ -233,11 +233,13 @@ class Index:
         for name in sorted({failure.document for failure in store.failures()}):
             document = store.document(name)
             path = Path(document.path) if document is not None else Path()
-            if not _gone(path):
-                sources.append(Source(path, name, size_of(path)))
-            else:
+            try:
+                path = store.original(name) if _gone(path) else path
+            except NotFound:
                 message = f"its file {path} has gone: put it back, or remove the document"
                 gone.append(Failure(name, None, Reason.MISSING, message))
+            else:
+                sources.append(Source(path, name, size_of(path)))
         chosen = settings or IngestSettings()
         summary = ingest(store, self._for_ingest(), sources, chosen, progress=progress, again=True)
         summary.failures += gone

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from .answers import Json, document_of, failures_of
 from .connection import Connection
-from .errors import DocumentError, NotFound, Reason, ServerError, UsageError
+from .errors import DocumentError, FileChanged, LimitError, NotFound, Reason, ServerError, StoreError, UsageError
 from .ids import document_id
 from .ingest import Progress, Silent, Summary
 from .records import Document, Failure
@@ -20,7 +20,7 @@ from .settings import IngestSettings
 from .sources import Source
 
 LISTED = 1000  # documents of one answer
-BREAKS = 6  # times in a row that the events may break off before anything came
+BREAKS = 7  # times in a row that the events may break off before anything came
 
 
 class Sending:
@@ -49,6 +49,8 @@ class Sending:
             except OSError as error:
                 why = f"cannot be read ({error.strerror}): check the path and its rights"
                 self._refused(source, Reason.MISSING, why)
+            except FileChanged as error:
+                self._refused(source, Reason.MISSING, str(error))
             except DocumentError as error:
                 self._refused(source, error.reason, error.message)
 
@@ -61,8 +63,10 @@ class Sending:
 
     def url(self, url: str, body: Json) -> None:
         """Have the server fetch what lies at a URL."""
-        for found in self._connection.post(f"{self._base}/documents/from-uri", {**body, "uri": url})["documents"]:
-            self._queued(Source(url, found["document"], 0))
+        answer = self._connection.post(f"{self._base}/documents/from-uri", {**body, "uri": url})
+        with self._connection.understood():
+            for found in answer["documents"]:
+                self._queued(Source(url, found["document"], 0))
 
     def again(self, names: Sequence[str]) -> None:
         """Have documents read once more of which something failed. One whose file has gone is among the failures."""
@@ -77,7 +81,8 @@ class Sending:
                 self._refused(source, Reason.MISSING, str(error))
 
     def wait(self) -> Summary:
-        """Until all have left the queue: what became of them. Raises ServerError where the server stays away."""
+        """Until all have left the queue: what became of them. Raises ServerError, LimitError, StoreError where the
+        server fails for half a minute."""
         broken = 0
         while self._waiting:
             try:
@@ -86,7 +91,7 @@ class Sending:
                     self._take(changes, whole=number == 0)
                     if not self._waiting:
                         break
-            except ServerError:
+            except (ServerError, LimitError, StoreError):
                 broken += 1
                 if broken == BREAKS:
                     raise
@@ -132,8 +137,8 @@ class Sending:
             self._progress.page(source, document.pages)
             self._told[document.name] += 1
         if document.state != "ingesting":
-            del self._waiting[document.name]
             self._end(document, failures)
+            del self._waiting[document.name]
             self._progress.finish(source)
 
     def _end(self, document: Document, failures: Sequence[Failure]) -> None:

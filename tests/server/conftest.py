@@ -29,9 +29,7 @@ def empty_path(tmp_path_factory: pytest.TempPathFactory, samples_path: Path) -> 
 
 
 @pytest.fixture(scope="module")
-def served(
-    samples_path: Path, empty_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
+def served(samples_path: Path, empty_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server without keys of the collections "samples" (not to be changed) and "drop", for uploads of up to 8 MiB."""
     folder = tmp_path_factory.mktemp("served")
     collections = {name: folder / name for name in ("samples", "drop")}

@@ -7,19 +7,22 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 from live_server import LiveServer
 
-CHUNK = 2048  # bytes that a slow upload sends at a time
-PAUSE = 0.02  # seconds after each
+PARTS = 10  # of an upload that is not sent at once
+UPLOAD = 0.3  # seconds for it
 QUIET = {"ocr": "off"}  # options of an upload: the pages have text
 
 
-def upload(server: LiveServer, path: Path, pause: float = 0.0, halfway: threading.Event | None = None) -> httpx.Response:
-    """Upload a file in parts, with so many seconds between them. ``halfway`` is set when half of it is sent."""
+def upload(
+    server: LiveServer, path: Path, seconds: float = 0.0, halfway: Callable[[], object] = lambda: None
+) -> httpx.Response:
+    """Upload a file in parts, over so many seconds. ``halfway`` is called when half of it is sent."""
     boundary = os.urandom(8).hex()
     head = (
         f'--{boundary}\r\nContent-Disposition: form-data; name="options"\r\n\r\n{json.dumps(QUIET)}\r\n'
@@ -28,26 +31,26 @@ def upload(server: LiveServer, path: Path, pause: float = 0.0, halfway: threadin
     body = head.encode() + path.read_bytes() + f"\r\n--{boundary}--\r\n".encode()
 
     def parts() -> Iterator[bytes]:
-        for start in range(0, len(body), CHUNK):
-            yield body[start : start + CHUNK]
-            if halfway is not None and start > len(body) / 2:
-                halfway.set()
-            time.sleep(pause)
+        for part in range(PARTS):
+            if part == PARTS // 2:
+                halfway()
+            time.sleep(seconds / PARTS)
+            yield body[part * len(body) // PARTS : (part + 1) * len(body) // PARTS]
 
     headers = {"Content-Type": f"multipart/form-data; boundary={boundary}", "Content-Length": str(len(body))}
     return httpx.post(f"{server.api}/documents", content=parts(), headers=headers, timeout=60, trust_env=False)
 
 
 class Clients:
-    """One uploads files, each again until it is acknowledged, and every other one slowly. One judges a page, each time
-    for another question. Both go on until the server dies or ``stop``.
+    """One uploads files, again and again, each until it is acknowledged. One judges a page, each time for another
+    question. Both go on until the server dies or ``stop``.
 
     ``uploaded``, ``judged``: the names and questions that were acknowledged. ``wrong``: answers that say otherwise.
     """
 
     def __init__(self, server: LiveServer, files: Sequence[Path], judged_document: str) -> None:
         self._server, self._files, self._document = server, deque(files), judged_document
-        self.uploaded: list[str] = []
+        self.uploaded: set[str] = set()
         self.judged: list[str] = []
         self.wrong: list[str] = []
         self.halfway = threading.Event()
@@ -66,28 +69,21 @@ class Clients:
         for thread in self._threads:
             thread.join()
 
-    def _go_on(self, act: object) -> None:
-        assert callable(act)
-        while not self._stopping.is_set():
-            try:
-                if not act():
-                    return
-            except httpx.TransportError:  # the server died
-                return
+    def _go_on(self, act: Callable[[], None]) -> None:
+        with suppress(httpx.TransportError):  # the server died
+            while not self._stopping.is_set():
+                act()
 
-    def _upload(self) -> bool:
-        if not self._files:
-            return False
-        slow = len(self._files) % 2 == 0
+    def _upload(self) -> None:
         self.halfway.clear()
-        answer = upload(self._server, self._files[0], PAUSE if slow else 0.0, self.halfway if slow else None)
+        answer = upload(self._server, self._files[0], UPLOAD, self.halfway.set)
         if answer.status_code == 202:
-            self.uploaded.append(self._files.popleft().name)
+            self.uploaded.add(self._files[0].name)
+            self._files.rotate(-1)
         else:
             self.wrong.append(f"upload: {answer.status_code} {answer.text}")
-        return True
 
-    def _judge(self) -> bool:
+    def _judge(self) -> None:
         self._asked += 1
         question = f"question {self._asked}"
         verdict = {"question": question, "document": self._document, "page": 1, "verdict": "relevant", "review": "r"}
@@ -96,4 +92,3 @@ class Clients:
             self.judged.append(question)
         else:
             self.wrong.append(f"feedback: {answer.status_code} {answer.text}")
-        return True

@@ -6,20 +6,19 @@ requests that another site's page sends from a browser here are refused: by thei
 
 from __future__ import annotations
 
-import asyncio
+import logging
 import time
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..errors import AccessError
+from ..errors import AccessError, StoreError
 from . import metrics
 from .keys import KeyFile
-from .limits import Rates
-from .problems import Refusal, of_error
+from .limits import Body, Rates
+from .problems import Refusal, of_error, too_large
 from .settings import LOOPBACK, ROLES, Role, ServerSettings
 
 COOKIE = "visrag_key"
@@ -36,6 +35,8 @@ SECURITY = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+
+log = logging.getLogger("visrag")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,35 +56,56 @@ class Caller:
 
 
 class Doors:
-    """Who is let in: all where there are no keys, else who presents one."""
+    """Who is let in: all where there are no keys, else who presents one.
+
+    A server that has seen keys asks for one until it ends, also when the last has been revoked or their file is gone.
+    """
 
     def __init__(self, settings: ServerSettings, keys: KeyFile) -> None:
         self._keys = keys
         self._hosts = {*LOOPBACK, settings.host, *settings.hosts}
+        self._shut = not settings.local
 
     @property
     def open(self) -> bool:
-        return not self._keys.list()
+        """Raises Refusal where the keys cannot be read."""
+        self._shut = self._shut or bool(self._known())
+        return not self._shut
 
     def caller(self, presented: str, address: str) -> Caller | None:
-        """Who presents this key, "" for none; None where it is not one. ``address``: where the request comes from."""
+        """Who presents this key, "" for none; None where it is not one. ``address``: where the request comes from.
+
+        Raises Refusal where the keys cannot be read."""
         if self.open:
             return Caller(address, "", "admin")
         key = self._keys.find(presented) if presented else None
         return None if key is None else Caller(key.id, key.name, key.role, key.collections)
 
-    def check_site(self, method: str, headers: Headers) -> None:
+    def knows(self, caller: Caller) -> bool:
+        """Whether who was let in would be let in now: keys are revoked while answers go on."""
+        return self.open or caller.id in self._known()
+
+    def check_site(self, method: str, path: str, headers: Headers) -> None:
         """Raises AccessError for what another site's page had a browser send."""
         host = headers.get("host", "")
-        if self.open and (urlsplit(f"//{host}").hostname or "") not in self._hosts:
+        if self.open and (_split(f"//{host}").hostname or "") not in self._hosts:
             raise AccessError(f"this server is not {host}: call it by its address, or start it with --allow-host")
-        if method in SAFE:
-            return
-        origin = headers.get("origin")
-        if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none") or (
-            origin is not None and urlsplit(origin).netloc != host
-        ):
+        own = headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
+        if method in SAFE:  # a link on another site may lead here; its page may not ask here
+            own = own or headers.get("sec-fetch-mode") == "navigate" or not _guarded(path)
+        elif (origin := headers.get("origin")) is not None:
+            own = own and _split(origin).netloc == host
+        if not own:
             raise AccessError("requests from other sites' pages are refused")
+
+    def _known(self) -> set[str]:
+        """The keys' ids. Raises Refusal, which does not say to everybody where their file is."""
+        try:
+            return {key.id for key in self._keys.list()}
+        except StoreError as error:
+            log.error("%s", error)
+            why = "the server cannot read its keys: its log says why"
+            raise Refusal(503, why, "store", {"Retry-After": "5"}) from error
 
 
 class Guard:
@@ -99,6 +121,7 @@ class Guard:
             return
         begun = time.perf_counter()
         status = 500
+        body = Body(Headers(scope=scope), receive, self._limit(scope), self._settings.body_seconds)
 
         async def answer(message: Message) -> None:
             nonlocal status
@@ -107,37 +130,38 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY.items():
                     headers.setdefault(name, value)
+                if _guarded(scope["path"]):
+                    headers.setdefault("Cache-Control", "no-store")
+                if body.unread:
+                    headers["Connection"] = "close"
             await send(message)
 
         try:
-            self._let_in(scope)
-        except Exception as error:
-            response = of_error(error)
-            if scope["method"] not in SAFE:
-                response.headers["Connection"] = "close"  # the body is not read
-            await response(scope, receive, answer)
-        else:
-            await self._app(scope, self._measured(scope, receive), answer)
-        metrics.observe_request(scope, status, time.perf_counter() - begun)
+            try:
+                self._let_in(scope)
+            except Exception as error:
+                await of_error(error)(scope, receive, answer)
+            else:
+                await self._app(scope, body.receive, answer)
+        finally:
+            metrics.observe_request(scope, status, time.perf_counter() - begun)
 
     def _let_in(self, scope: Scope) -> None:
         """Set the request's caller. Raises AccessError, LimitError, Refusal."""
         headers, path, method = Headers(scope=scope), scope["path"], scope["method"]
         address = scope["client"][0] if scope.get("client") else ""
-        self._doors.check_site(method, headers)
+        self._doors.check_site(method, path, headers)
         caller = self._doors.caller(presented(headers), address)
-        self._rates.take(f"{address} {'' if caller is None else caller.id}")
-        guarded = path.startswith("/v1/") or path == "/metrics"
-        if path in PUBLIC or (path == "/v1/session" and method != "GET"):
-            guarded = False
-        if guarded and caller is None:
+        self._rates.take(address if caller is None else caller.id)
+        public = path in PUBLIC or (path == "/v1/session" and method != "GET")
+        if _guarded(path) and not public and caller is None:
             why = "give a key: Authorization: Bearer KEY (visrag keys create makes one)"
             raise Refusal(401, why, "access", {"WWW-Authenticate": "Bearer"})
         if headers.get("content-encoding", "identity") != "identity":
             raise Refusal(415, "compressed requests are not read: send it as it is")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self._limit(scope):
-            raise _too_large(self._limit(scope))
+            raise too_large(self._limit(scope))
         scope.setdefault("state", {})["caller"] = caller
 
     def _limit(self, scope: Scope) -> int:
@@ -145,27 +169,18 @@ class Guard:
         upload = scope["method"] == "POST" and scope["path"].endswith("/documents")
         return self._settings.body_bytes + (self._settings.upload_bytes if upload else 0)
 
-    def _measured(self, scope: Scope, receive: Receive) -> Receive:
-        """``receive``, which raises Refusal when a body is too long or does not go on."""
-        left = self._limit(scope)
-        done = False
 
-        async def measured() -> Message:
-            nonlocal left, done
-            if done:  # what is waited for now is that the other side hangs up
-                return await receive()
-            try:
-                message = await asyncio.wait_for(receive(), self._settings.body_seconds)
-            except TimeoutError:
-                raise Refusal(408, "the request's body does not come", headers={"Connection": "close"}) from None
-            if message["type"] == "http.request":
-                left -= len(message.get("body", b""))
-                done = not message.get("more_body", False)
-                if left < 0:
-                    raise _too_large(self._limit(scope))
-            return message
+def _guarded(path: str) -> bool:
+    """Whether it is of the API, not of the page's files."""
+    return path.startswith("/v1/") or path == "/metrics"
 
-        return measured
+
+def _split(url: str) -> SplitResult:
+    """A URL's parts, empty ones of what is no URL."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def presented(headers: Headers) -> str:
@@ -173,13 +188,5 @@ def presented(headers: Headers) -> str:
     scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return token.strip()
-    try:
-        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return ""
-    return "" if found is None else found.value
-
-
-def _too_large(limit: int) -> Refusal:
-    why = f"the request is larger than this server takes ({limit >> 20} MiB): split it, or raise the server's limit"
-    return Refusal(413, why, "limit", {"Connection": "close"})
+    cookies = (cookie.strip().partition("=") for cookie in headers.get("cookie", "").split(";"))
+    return next((value for name, _, value in cookies if name == COOKIE), "")

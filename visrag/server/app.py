@@ -62,6 +62,7 @@ def make_app(settings: ServerSettings, served: Served) -> FastAPI:
         openapi_url="/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=lifespan,
         responses={status: {"model": Problem} for status in PROBLEMS},
     )
@@ -91,7 +92,7 @@ def serve(settings: ServerSettings) -> None:
             make_app(settings, served),
             host=settings.host,
             port=settings.port,
-            http=protocol(settings.header_seconds),
+            http=protocol(settings.header_seconds, settings.connections),
             ws="none",
             h11_max_incomplete_event_size=HEADER_BYTES,
             timeout_keep_alive=10,

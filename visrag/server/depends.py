@@ -26,8 +26,8 @@ class State:
         self.searches = Turns(settings.searches, settings.waiting)
         self.views = Turns(settings.searches, 4 * settings.waiting)  # of a page: quick, or waiting for its picture
         self.work = Turns(8, 4 * settings.waiting)  # that waits for the disk
-        self.listeners = Places(100, "event streams")
-        self.uploads = Places(20, "uploads")
+        self.listeners = Places(settings.listeners, "event streams")
+        self.uploads = Places(settings.senders, "uploads")
         self.watches: dict[str, Watch] = {}
 
 

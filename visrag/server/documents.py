@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated
+from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
 from starlette.responses import FileResponse
@@ -40,6 +41,8 @@ router = APIRouter(prefix="/v1/collections/{collection}", tags=["documents"])
 
 INLINE = ("application/pdf", "image/png", "image/jpeg", "image/webp")  # what a browser shows and does not run
 
+_TRICKS = ("%", "\\", "::")  # that may make a URL mean another place than it says
+
 
 @router.post("/documents", status_code=202, openapi_extra=OPENAPI_UPLOAD)
 async def upload(request: Request, response: Response, collection: Writable, held: Held) -> DocumentInfo:
@@ -51,7 +54,7 @@ async def upload(request: Request, response: Response, collection: Writable, hel
             form = await receive(request, part)
             keep = partial(_keep, collection, part, form)
             info = await held.work.run(keep)
-    response.headers["Location"] = f"/v1/collections/{collection.name}/documents/{info.id}"
+    response.headers["Location"] = f"/v1/collections/{quote(collection.name)}/documents/{info.id}"
     return info
 
 
@@ -63,6 +66,9 @@ async def from_uri(given: FromUri, collection: Writable, held: Held) -> Queued:
 
     def enqueue() -> list[DocumentInfo]:
         sources = find_sources([uri])
+        for source in sources:
+            if isinstance(source.where, Path):  # a link in a folder may lead out of it
+                _under_roots(source.uri, held.settings.roots)
         return collection.enqueue([Order(source.name, source.uri, options, given.tags) for source in sources])
 
     return Queued(documents=await held.work.run(enqueue))
@@ -123,7 +129,10 @@ async def original(name: DocumentName, collection: Readable, held: Held) -> File
         media_type=kind if inline else "application/octet-stream",
         filename=PurePosixPath(name).name,
         content_disposition_type="inline" if inline else "attachment",
-        headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"},
+        headers={
+            "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+            "Cache-Control": "private, no-cache",
+        },
     )
 
 
@@ -161,14 +170,14 @@ def _settings(options: Options) -> IngestSettings:
 def _under_roots(uri: str, roots: tuple[str, ...]) -> str:
     """A URI as it is to be opened. Raises AccessError where it does not lie under one of the roots."""
     refused = AccessError(f"{uri}: lies under none of the folders and URLs that this server may read (--root)")
-    if is_url(uri) and not uri.startswith("file://"):
+    if is_url(uri):
         inside = any(uri == root or uri.startswith(f"{root.rstrip('/')}/") for root in roots if is_url(root))
-        if not inside or ".." in uri.split("/") or "%" in uri or "\\" in uri or "::" in uri:
+        if not inside or not uri.isprintable() or ".." in uri.split("/") or any(sign in uri for sign in _TRICKS):
             raise refused
         return uri
     try:
         path = local_path(uri).resolve()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:  # of a null byte, a long name, links in a circle
         raise refused from error
     if not any(path.is_relative_to(local_path(root).resolve()) for root in roots if not is_url(root)):
         raise refused

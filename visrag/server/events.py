@@ -8,7 +8,7 @@ from functools import partial
 from fastapi import APIRouter
 from starlette.responses import StreamingResponse
 
-from .depends import DocumentName, Held, Readable, State
+from .depends import DocumentName, Held, Readable, State, Who
 from .schemas import Changes, DocumentInfo
 from .served import Collection
 from .watching import Watch
@@ -21,20 +21,22 @@ class EventStream(StreamingResponse):
 
 
 @router.get("/events", response_class=EventStream)
-async def events(collection: Readable, held: Held) -> EventStream:
-    """The documents in the queue, then each change of a document that is or was in it."""
+async def events(collection: Readable, held: Held, caller: Who) -> EventStream:
+    """The documents in the queue, then each change of a document that is or was in it. Ends when the key is revoked."""
     watch = watch_of(held, collection)
 
     async def stream() -> AsyncIterator[str]:
         async with held.listeners.one():
             async for changes in watch.listen(held.work):
+                if not held.doors.knows(caller):
+                    return
                 yield _event(changes)
 
     return await _begun(stream())
 
 
 @router.get("/documents/{id}/events", response_class=EventStream)
-async def document_events(name: DocumentName, collection: Readable, held: Held) -> EventStream:
+async def document_events(name: DocumentName, collection: Readable, held: Held, caller: Who) -> EventStream:
     """As the events of the collection, of one document; they end when it has left the queue."""
     info = await held.work.run(partial(collection.document, name))
     watch = watch_of(held, collection)
@@ -45,6 +47,8 @@ async def document_events(name: DocumentName, collection: Readable, held: Held) 
             return
         async with held.listeners.one():
             async for changes in watch.listen(held.work):
+                if not held.doors.knows(caller):
+                    return
                 chosen = None if changes is None else _of(changes, info)
                 if changes is None or (chosen is not None and (chosen.documents or chosen.removed)):
                     yield _event(chosen)

@@ -14,7 +14,7 @@ import secrets
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,12 @@ class KeyFile:
 
 
 def _key(collections: Sequence[str] | None, **kept: Any) -> Key:
-    return Key(collections=None if collections is None else tuple(collections), **kept)
+    """Raises ValueError, TypeError for what is no key."""
+    key = Key(collections=None if collections is None else tuple(collections), **kept)
+    texts = (key.id, key.name, key.sha256, *(key.collections or ()))
+    if not all(isinstance(text, str) for text in texts) or isinstance(collections, str) or key.role not in ROLES:
+        raise ValueError(f"key {key.id!r}: is none that visrag made")
+    return replace(key, created=float(key.created))
 
 
 def _sha256(secret: str) -> str:

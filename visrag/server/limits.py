@@ -12,11 +12,16 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 import h11
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import LimitError
+from .problems import Refusal, too_large
 
 CALLERS = 10_000  # whose rates are remembered
+SLOWEST = 8192  # bytes a second that a body must come at in the long run
+BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 T = TypeVar("T")
 
@@ -73,14 +78,49 @@ class Places:
             self._left += 1
 
 
-def protocol(header_seconds: float) -> type[H11Protocol]:
-    """uvicorn's HTTP/1.1, which closes a connection when the head of a request does not come within this time."""
+class Body:
+    """A request's body as it comes: not more than ``limit`` bytes, ``seconds`` without any, SLOWEST a second else."""
+
+    def __init__(self, headers: Headers, receive: Receive, limit: int, seconds: float) -> None:
+        self._receive, self._limit, self._seconds = receive, limit, seconds
+        self._came, self._waited = 0, 0.0
+        self.unread = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+        self._ended = False
+
+    async def receive(self) -> Message:
+        """As of ASGI. Raises Refusal."""
+        if self._ended:  # what is waited for now is that the other side hangs up
+            return await self._receive()
+        begun = time.monotonic()
+        patience = min(self._seconds, self._seconds + self._came / SLOWEST - self._waited)
+        try:
+            async with asyncio.timeout(patience):
+                message = await self._receive()
+        except TimeoutError:
+            raise Refusal(408, "the request's body does not come, or comes too slowly") from None
+        self._waited += time.monotonic() - begun
+        if message["type"] == "http.request":
+            self._came += len(message.get("body", b""))
+            if self._came > self._limit:
+                raise too_large(self._limit)
+            if not message.get("more_body", False):
+                self._ended, self.unread = True, False
+        return message
+
+
+def protocol(header_seconds: float, connections: int) -> type[H11Protocol]:
+    """uvicorn's HTTP/1.1, which closes a connection when the head of a request does not come within this time, and at
+    once when there are more than so many."""
 
     class Protocol(H11Protocol):
         _head: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            if len(self.connections) > connections:
+                transport.write(BUSY)
+                transport.close()
+                return
             self._head = self.loop.call_later(header_seconds, self.transport.close)
 
         def data_received(self, data: bytes) -> None:

@@ -207,7 +207,7 @@ def _crop(collection: Collection, name: str, page: int, box: Box, side: int) -> 
     found = collection.index.page(name, page)
     longest = max(found.width, found.height)
     share = max((box[2] - box[0]) * found.width, (box[3] - box[1]) * found.height) / longest
-    whole = collection.index.page_image(name, page, min(MOST_PIXELS, max(64, round(side / share))))
+    whole = collection.index.page_image(name, page, max(64, round(side / max(share, side / MOST_PIXELS))))
     edges = (box[0] * whole.width, box[1] * whole.height, box[2] * whole.width, box[3] * whole.height)
     left, top, right, bottom = (round(edge) for edge in edges)
     return png(whole.crop((left, top, max(right, left + 1), max(bottom, top + 1))))

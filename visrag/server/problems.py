@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from ..errors import (
@@ -51,6 +52,9 @@ STATUSES: Mapping[type[VisragError], int] = {
 }
 REASONS: Mapping[Reason, int] = {Reason.UNSUPPORTED: 415, Reason.CORRUPT: 415, Reason.TOO_LARGE: 413}
 
+LONGEST = 2000  # characters of a detail: it may quote what was sent
+SENTENCES = 5  # of what is wrong with a request
+
 log = logging.getLogger("visrag")
 
 
@@ -75,11 +79,18 @@ class Refusal(HTTPException):
         self.code = code
 
 
+def too_large(limit: int) -> Refusal:
+    """For a body of more bytes than the limit."""
+    why = f"the request is larger than this server takes ({limit >> 20} MiB): split it, or raise the server's limit"
+    return Refusal(413, why, "limit")
+
+
 def problem(
     status: int, detail: str, code: str, headers: Mapping[str, str] | None = None, **members: Any
 ) -> JSONResponse:
     """The answer to a request that failed."""
     title = HTTPStatus(status).phrase
+    detail = detail[:LONGEST].encode("utf-8", "replace").decode()  # half of a pair of surrogates is no UTF-8
     body = {"type": f"urn:visrag:problem:{code}", "title": title, "status": status, "detail": detail, "code": code}
     return JSONResponse({**body, **members}, status, dict(headers or {}), MEDIA_TYPE)
 
@@ -91,7 +102,9 @@ def of_error(error: Exception) -> JSONResponse:
     if isinstance(error, VisragError):
         return _of_visrag(error)
     if isinstance(error, RequestValidationError):
-        return problem(422, "; ".join(_sentence(item) for item in error.errors()), "usage")
+        return problem(422, "; ".join(_sentence(item) for item in error.errors()[:SENTENCES]), "usage")
+    if isinstance(error, ClientDisconnect):  # nobody hears it
+        return problem(400, "the request ends before its body does", "usage")
     if isinstance(error, HTTPException):
         code = "not_found" if error.status_code == 404 else "usage"
         return problem(error.status_code, str(error.detail), code, error.headers)
@@ -105,7 +118,7 @@ def install(app: FastAPI) -> None:
     async def answer(_: Request, error: Exception) -> Response:
         return of_error(error)
 
-    for kind in (VisragError, Refusal, RequestValidationError, HTTPException, Exception):
+    for kind in (VisragError, Refusal, RequestValidationError, HTTPException, ClientDisconnect, Exception):
         app.add_exception_handler(kind, answer)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
-from ..errors import AccessError
+from ..errors import AccessError, VisragError
 from ..records import Load
 from . import metrics
 from .access import COOKIE, Caller
@@ -15,6 +16,7 @@ from .problems import Refusal
 from .schemas import CollectionInfo, Collections, Health, Limits, Session, SignIn
 
 router = APIRouter(tags=["server"])
+log = logging.getLogger("visrag")
 
 
 @router.get("/v1/health")
@@ -29,7 +31,11 @@ async def ready(held: Held) -> Health:
 
     def ask() -> None:
         for collection in held.served.collections.values():
-            collection.store.settings()
+            try:
+                collection.store.settings()
+            except VisragError as error:  # says where the index is, which is not everybody's to know
+                log.error("%s is not ready: %s", collection.name, error)
+                raise Refusal(503, "not every collection answers: the server's log says why", "store") from error
 
     await held.work.run(ask)
     return Health(status="ready")
@@ -48,6 +54,8 @@ async def sign_in(given: SignIn, request: Request, response: Response, held: Hel
     caller = held.doors.caller(given.key, address)
     if caller is None:
         raise Refusal(401, "this key is not one of this server's", "access", {"WWW-Authenticate": "Bearer"})
+    if held.doors.open:  # whatever it is, it is no key
+        return await _session(held, caller)
     secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
     response.set_cookie(COOKIE, given.key, httponly=True, samesite="strict", secure=secure)
     return await _session(held, caller)

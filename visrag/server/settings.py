@@ -29,7 +29,8 @@ class ServerSettings:
 
     Limits: ``upload_bytes`` and ``body_bytes`` of a request, ``question`` characters, ``hits`` of an answer,
     ``searches`` at once, and ``waiting`` for one of these; ``rate`` requests a second and caller, ``burst`` of them
-    at once; ``header_seconds`` for a request's head, ``body_seconds`` without any byte of its body.
+    at once; ``connections``; ``listeners``: event streams, ``senders``: uploads at once, of all callers;
+    ``header_seconds`` for a request's head, ``body_seconds`` without any byte of its body.
     """
 
     collections: dict[str, str]
@@ -54,6 +55,9 @@ class ServerSettings:
     waiting: int = 64
     rate: float = 100.0
     burst: int = 400
+    connections: int = 500
+    listeners: int = 100
+    senders: int = 20
     header_seconds: float = 20.0
     body_seconds: float = 30.0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from ..errors import UsageError
+from ..store.database import mapped
 from .problems import Refusal
 from .schemas import Options, Tags
 
@@ -43,7 +43,7 @@ async def receive(request: Request, path: Path) -> Form:
     kind, parameters = parse_options_header(request.headers.get("content-type"))
     if kind != b"multipart/form-data" or not parameters.get(b"boundary"):
         raise Refusal(415, "an upload is multipart/form-data, with the document as its part 'file'")
-    with path.open("wb") as target:
+    with mapped(path), path.open("wb") as target:
         parts = _Parts(target)
         try:
             parser = MultipartParser(parameters[b"boundary"], parts.callbacks(), max_header_size=8192)
@@ -63,13 +63,11 @@ async def receive(request: Request, path: Path) -> Form:
 def _form(parts: _Parts) -> Form:
     given = {name: value.decode("utf-8", "replace") for name, value in parts.values.items()}
     try:
-        tags = _TAGS.validate_python(json.loads(given["tags"])) if given.get("tags") else None
+        tags = _TAGS.validate_json(given["tags"]) if given.get("tags") else None
         options = Options.model_validate_json(given.get("options") or "{}")
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         raise UsageError(f"the upload's tags or options: {problems}") from error
-    except ValueError as error:
-        raise UsageError(f"the upload's tags: no JSON object of texts ({error})") from error
     return Form(document_name(given.get("name") or _base(parts.filename)), tags, options)
 
 

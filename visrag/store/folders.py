@@ -214,7 +214,7 @@ class Cache:
             for entry in os.scandir(self._folder):
                 if entry.name.endswith(".part"):
                     unlink_dead(Path(entry.path))
-                elif entry.name != "lock":
+                elif entry.name != "lock" and entry.is_file():  # others keep folders beside it
                     files.append((entry.stat().st_mtime, entry.stat().st_size, entry.path))
             total = sum(size for _, size, _ in files)
             for used, size, path in sorted(files):

@@ -11,7 +11,9 @@ class Problem extends Error {
 
 let onUnauthorized = () => {};
 /** Sets what happens when the server wants a key. */
-const whenUnauthorized = (act) => { onUnauthorized = act; };
+const whenUnauthorized = (act) => {
+  onUnauthorized = act;
+};
 
 async function problemOf(response) {
   const body = await response.json().catch(() => ({}));
@@ -57,7 +59,9 @@ const query = (parameters) => {
 function documentId(name) {
   const bytes = new TextEncoder().encode(name);
   return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""))
-    .replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+    .replaceAll("+", "-")
+    .replaceAll("/", "_")
+    .replaceAll("=", "");
 }
 
 const at = (collection) => `v1/collections/${encodeURIComponent(collection)}`;
@@ -66,7 +70,8 @@ const pageAt = (collection, document, page) => `${at(collection)}/documents/${do
 /** Addresses for images, links and downloads. */
 const urls = {
   image: (collection, document, page, side) => pageAt(collection, document, page) + `/image${query({ side })}`,
-  crop: (collection, document, page, box) => pageAt(collection, document, page) + `/crop${query({ box: box.join(",") })}`,
+  crop: (collection, document, page, box) =>
+    pageAt(collection, document, page) + `/crop${query({ box: box.join(",") })}`,
   highlighted: (collection, document, page, q, word) =>
     pageAt(collection, document, page) + `/heatmap.png${query({ q, word, side: 2000 })}`,
   original: (collection, document, page) =>
@@ -84,7 +89,10 @@ const api = {
     fetched("POST", `${at(collection)}/search`, {
       signal,
       json: {
-        question: asked.q.toWellFormed(), k, offset, rank: asked.rank, 
+        question: asked.q.toWellFormed(),
+        k,
+        offset,
+        rank: asked.rank,
         documents: asked.document.length ? asked.document : null,
         tags: Object.fromEntries(asked.tag.map((tag) => [tag.split("=", 1)[0], tag.slice(tag.indexOf("=") + 1)])),
       },
@@ -111,6 +119,13 @@ const api = {
   },
 };
 
+/** A file's name as the server takes it: no control characters, no odd spaces, no backslash. */
+const nameOf = (file) =>
+  file.name
+    .toWellFormed()
+    .replace(/\p{Z}/gu, " ")
+    .replace(/[\p{C}\\/]/gu, "_");
+
 /**
  * Sends a file, telling `onProgress` the share sent. Resolves to the document, rejects with a Problem.
  * XMLHttpRequest, because fetch tells nothing while it sends.
@@ -118,6 +133,7 @@ const api = {
 function upload(collection, file, tags, onProgress, signal) {
   return new Promise((resolve, reject) => {
     const form = new FormData();
+    form.append("name", nameOf(file));
     if (Object.keys(tags).length) form.append("tags", JSON.stringify(tags));
     form.append("file", file, file.name);
     const request = new XMLHttpRequest();

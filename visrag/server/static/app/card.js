@@ -19,10 +19,16 @@ function Card({ hit, best, verdicts }) {
     <//>
     <div class="card-body">
       <h2 id=${`hit-${hit.rank}`}>
-        <${Go} to=${to} data-testid="hit-link"><span class="rank">${hit.rank}</span> ${hit.document}, page ${hit.page}<//></h2>
-      ${verdicts.length > 0 && html`<ul class="verdicts" aria-label="Verdicts">
-        ${verdicts.map((each) => html`<li class=${`badge ${each.verdict ?? "note"}`} title=${each.note}>
-          ${VERDICTS[each.verdict] ?? "Note"}<span class="quiet"> ${each.reviewer}</span></li>`)}</ul>`}
+        <${Go} to=${to} data-testid="hit-link">
+          <span class="rank">${hit.rank}</span> ${hit.document}, page ${hit.page}<//></h2>
+      ${
+        verdicts.length > 0 &&
+        html`<ul class="verdicts" aria-label="Verdicts">
+        ${verdicts.map(
+          (each) => html`<li class=${`badge ${each.verdict ?? "note"}`} title=${each.note}>
+          ${VERDICTS[each.verdict] ?? "Note"}<span class="quiet"> ${each.reviewer}</span></li>`,
+        )}</ul>`
+      }
       <p class="snippet" dir="auto"><${Marked} text=${hit.snippet} spans=${hit.marks} /></p>
       <div class="score"><span class="number" title="score">${score(hit.score)}</span>
         <${Shares} shares=${hit.shares} score=${hit.score} best=${best} /></div>

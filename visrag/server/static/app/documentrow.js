@@ -7,7 +7,11 @@ import { html, usePage, useState } from "./library.js";
 import { plural } from "./text.js";
 
 const STATES = {
-  queued: "queued", working: "being read", indexed: "ready", partial: "ready in part", failed: "failed",
+  queued: "queued",
+  working: "being read",
+  indexed: "ready",
+  partial: "ready in part",
+  failed: "failed",
 };
 
 function Row({ document, onRetry, onRemove }) {
@@ -23,21 +27,40 @@ function Row({ document, onRetry, onRemove }) {
       ${Object.entries(tags).map(([key, value]) => html`<span key=${key} class="tag">${key}=${value}</span>`)}
     </div>
     <div class="document-line">
-      ${onItsWay && pages > 0 && html`<progress value=${indexed + failed} max=${pages} aria-label=${`Pages read of ${name}`}></progress>`}
+      ${
+        onItsWay &&
+        pages > 0 &&
+        html`<progress value=${indexed + failed} max=${pages}
+        aria-label=${`Pages read of ${name}`}></progress>`
+      }
       <span class="number">${counted(document, onItsWay)}</span>
       <span class="actions">
-        ${readable && html`<a href=${urls.original(collection.name, name)} target="_blank" rel="noopener"
-          aria-label=${`Open the file ${name}`}>File</a>`}
-        ${collection.ingest && failed + document.failures.length > 0 && !onItsWay && html`<button type="button"
-          aria-label=${`Retry ${name}`} onClick=${() => onRetry(document)}>Retry</button>`}
-        ${collection.ingest && html`<button type="button" aria-label=${`Delete ${name}`}
-          onClick=${() => setAsking(true)}>Delete</button>`}
+        ${
+          readable &&
+          html`<a href=${urls.original(collection.name, name)} target="_blank" rel="noopener"
+          aria-label=${`Open the file ${name}`}>File</a>`
+        }
+        ${
+          collection.ingest &&
+          failed + document.failures.length > 0 &&
+          !onItsWay &&
+          html`<button type="button"
+          aria-label=${`Retry ${name}`} onClick=${() => onRetry(document)}>Retry</button>`
+        }
+        ${
+          collection.ingest &&
+          html`<button type="button" aria-label=${`Delete ${name}`}
+          onClick=${() => setAsking(true)}>Delete</button>`
+        }
       </span>
     </div>
     ${document.failures.length > 0 && html`<${Failures} document=${document} />`}
-    ${asking && html`<${Confirm} title="Delete this document?" action="Delete" onClose=${() => setAsking(false)}
+    ${
+      asking &&
+      html`<${Confirm} title="Delete this document?" action="Delete" onClose=${() => setAsking(false)}
       onConfirm=${() => onRemove(document)}
-      text=${`${name} and its ${plural(pages, "page")} leave the index. Verdicts on its pages stay.`} />`}
+      text=${`${name} and its ${plural(pages, "page")} leave the index. Verdicts on its pages stay.`} />`
+    }
   </li>`;
 }
 
@@ -55,9 +78,11 @@ function Failures({ document }) {
   const more = all === null && document.failed > shown.length;
   const ask = () => api.document(collection.name, document.document).then((found) => setAll(found.failures), fail);
   return html`<ul class="failures" aria-label=${`Failures of ${document.document}`}>
-    ${shown.map((failure, index) => html`<li key=${index}>
+    ${shown.map(
+      (failure, index) => html`<li key=${index}>
       <strong>${failure.page === null ? "The file" : `Page ${failure.page}`}</strong> ${failure.message}
-      <span class="quiet"> (${failure.reason})</span></li>`)}
+      <span class="quiet"> (${failure.reason})</span></li>`,
+    )}
     ${more && html`<li><button type="button" class="plain" onClick=${ask}>All failures</button></li>`}
   </ul>`;
 }

@@ -15,8 +15,8 @@ function useReviewer(session) {
 }
 
 /**
- * @returns {{of: Function, mine: Function, judge: Function, changes: number}} `of(document, page)`: all verdicts on a page,
- * `mine` one's own or null; `judge(document, page, {verdict, note})`: resolves when it is kept
+ * @returns {{of: Function, mine: Function, judge: Function, changes: number}} `of(document, page)`: all verdicts on a
+ * page, `mine` one's own or null; `judge(document, page, {verdict, note})`: resolves when it is kept
  */
 function useFeedback({ collection, session, state, fail, notify }) {
   const question = state.q.trim();
@@ -30,7 +30,8 @@ function useFeedback({ collection, session, state, fail, notify }) {
     if (!question) return undefined;
     const stop = new AbortController();
     api.feedback(collection.name, { review, question }, stop.signal).then(
-      ({ feedback }) => setList(feedback), (problem) => stop.signal.aborted || fail(problem),
+      ({ feedback }) => setList(feedback),
+      (problem) => stop.signal.aborted || fail(problem),
     );
     return () => stop.abort();
   }, [collection.name, review, question]);
@@ -42,7 +43,13 @@ function useFeedback({ collection, session, state, fail, notify }) {
     const before = mine(document, page);
     try {
       const kept = await api.judge(collection.name, {
-        question, document, page, verdict, note, review, reviewer,
+        question,
+        document,
+        page,
+        verdict,
+        note,
+        review,
+        reviewer,
       });
       setList((all) => {
         const others = all.filter(

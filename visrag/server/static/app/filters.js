@@ -15,29 +15,43 @@ const withTag = (tags, tag) => [...tags.filter((each) => each.split("=", 1)[0] !
 
 function Filters() {
   const { collection, state, go } = usePage();
-  const { value } = useLoaded(collection.name, (signal) => api.documents(collection.name, { limit: LISTED, offset: 0 }, signal));
+  const { value } = useLoaded(collection.name, (signal) =>
+    api.documents(collection.name, { limit: LISTED, offset: 0 }, signal),
+  );
   const documents = value?.documents ?? [];
-  const tags = [...new Set(documents.flatMap((each) => Object.entries(each.tags).map(([key, text]) => `${key}=${text}`)))].sort();
+  const tags = [
+    ...new Set(documents.flatMap((each) => Object.entries(each.tags).map(([key, text]) => `${key}=${text}`))),
+  ].sort();
   const free = tags.filter((tag) => !state.tag.includes(tag));
   const change = (change) => go({ ...change, count: 10, hit: 0 });
   const without = (name, value) => change({ [name]: state[name].filter((each) => each !== value) });
   return html`<div class="filters" role="group" aria-label="Filters">
     <${DocumentFilter} documents=${documents} onChoose=${(name) => change({ document: [...state.document, name] })} />
-    ${tags.length > 0 && html`<label class="inline">Tag
+    ${
+      tags.length > 0 &&
+      html`<label class="inline">Tag
       <select data-testid="tag-filter" value="" disabled=${!free.length}
         onChange=${(event) => change({ tag: withTag(state.tag, event.target.value) })}>
         <option value="">any</option>
-        ${free.map((tag) => html`<option key=${tag} value=${tag}>${tag}</option>`)}</select></label>`}
+        ${free.map((tag) => html`<option key=${tag} value=${tag}>${tag}</option>`)}</select></label>`
+    }
     <label class="inline">Ranking
       <select data-testid="rank" value=${state.rank} onChange=${(event) => change({ rank: event.target.value })}>
         ${RANKS.map(([rank, text]) => html`<option key=${rank} value=${rank}>${text}</option>`)}</select></label>
     <label class="inline">Review
       <input class="short" data-testid="review" value=${state.review} placeholder="no name" maxlength="200"
         onChange=${(event) => go({ review: event.target.value.trim() })} /></label>
-    ${(state.document.length > 0 || state.tag.length > 0) && html`<ul class="chosen" aria-label="Filters in use">
-      ${["document", "tag"].flatMap((name) => state[name].map((value) => html`<li key=${name + value}>
+    ${
+      (state.document.length > 0 || state.tag.length > 0) &&
+      html`<ul class="chosen" aria-label="Filters in use">
+      ${["document", "tag"].flatMap((name) =>
+        state[name].map(
+          (value) => html`<li key=${name + value}>
         <button type="button" class="chip" onClick=${() => without(name, value)}
-          aria-label=${`Remove the filter ${value}`}>${value} <span aria-hidden="true">×</span></button></li>`))}</ul>`}
+          aria-label=${`Remove the filter ${value}`}>${value} <span aria-hidden="true">×</span></button></li>`,
+        ),
+      )}</ul>`
+    }
   </div>`;
 }
 

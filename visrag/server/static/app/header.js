@@ -14,23 +14,38 @@ function Go({ to, children, ...rest }) {
 
 function Header({ onLeave, onHelp }) {
   const { session, collection, state, go } = usePage();
-  const link = (view, text) => html`<${Go} to=${{ view }}
-    aria-current=${state.view === view || (view === "search" && state.view === "page") ? "page" : undefined}>${text}<//>`;
-  const choose = (event) => go({
-    collection: event.target.value, view: state.view === "page" ? "search" : state.view, document: [], tag: [], open: "",
-    hit: 0,
-  });
+  const inView = (view) => state.view === view || (view === "search" && state.view === "page");
+  const link = (view, text) =>
+    html`<${Go} to=${{ view }} aria-current=${inView(view) ? "page" : undefined}>${text}<//>`;
+  const choose = (event) =>
+    go({
+      collection: event.target.value,
+      view: state.view === "page" ? "search" : state.view,
+      document: [],
+      tag: [],
+      open: "",
+      hit: 0,
+    });
   return html`<header class="top">
     <span class="brand">visrag</span>
-    <nav aria-label="Views">${link("search", "Search")}${link("documents", "Documents")}${link("verdicts", "Verdicts")}</nav>
+    <nav aria-label="Views">
+      ${link("search", "Search")}${link("documents", "Documents")}${link("verdicts", "Verdicts")}
+    </nav>
     <div class="top-end">
-      ${session.collections.length > 1 ? html`<label class="inline">Collection
+      ${
+        session.collections.length > 1
+          ? html`<label class="inline">Collection
         <select value=${collection.name} onChange=${choose}>
           ${session.collections.map(({ name }) => html`<option key=${name} value=${name}>${name}</option>`)}
-        </select></label>` : html`<span class="quiet wide">${collection.name}</span>`}
+        </select></label>`
+          : html`<span class="quiet wide">${collection.name}</span>`
+      }
       <button type="button" class="plain" onClick=${onHelp}>Help</button>
-      ${session.access === "keys" && html`<span class="quiet wide">${session.name} · ${session.role}</span>
-        <button type="button" class="plain" onClick=${onLeave}>Sign out</button>`}
+      ${
+        session.access === "keys" &&
+        html`<span class="quiet wide">${session.name} · ${session.role}</span>
+        <button type="button" class="plain" onClick=${onLeave}>Sign out</button>`
+      }
     </div>
   </header>`;
 }

@@ -1,6 +1,6 @@
 /**
- * Token similarities on their places → heat on a canvas; the same mathematics as visrag/heatmap.py. A page's map comes as
- * {grid, boxes, scale, tokens: [{values, counts, word}], words}; its one scale serves the question and every word.
+ * Token similarities on their places → heat on a canvas; the same mathematics as visrag/heatmap.py. A page's map comes
+ * as {grid, boxes, scale, tokens: [{values, counts, word}], words}; its one scale serves the question and every word.
  */
 
 const interpolate = (x, xs, ys) => {

@@ -23,8 +23,10 @@ function Help({ onClose }) {
   };
   return html`<${Dialog} title="Keys" onClose=${onClose} data-testid="help">
     <table class="keys"><tbody>
-      ${KEYS.map(([keys, what]) => html`<tr key=${keys}><th scope="row">
-        ${keys.split("  ").map((key) => (key === "or" ? " or " : html`<kbd>${key}</kbd> `))}</th><td>${what}</td></tr>`)}
+      ${KEYS.map(
+        ([keys, what]) => html`<tr key=${keys}><th scope="row">
+        ${keys.split("  ").map((key) => (key === "or" ? " or " : html`<kbd>${key}</kbd> `))}</th><td>${what}</td></tr>`,
+      )}
     </tbody></table>
     <p class="quiet">Ctrl and the wheel zoom; drag to move the page. Files dropped anywhere are uploaded.</p>
     <label class="check"><input type="checkbox" checked=${on} onChange=${turn} /> Single keys are active</label>

@@ -1,7 +1,14 @@
 /** The one place that knows which libraries the page uses. Everything `html` shows is escaped. */
 import { Fragment, createContext, h, render } from "../vendor/preact-11.2.0.js";
 import {
-  useCallback, useContext, useEffect, useId, useLayoutEffect, useMemo, useRef, useState,
+  useCallback,
+  useContext,
+  useEffect,
+  useId,
+  useLayoutEffect,
+  useMemo,
+  useRef,
+  useState,
 } from "../vendor/preact-hooks-11.2.0.js";
 import htm from "../vendor/htm-3.1.1.js";
 
@@ -28,10 +35,25 @@ function useLoaded(key, load) {
     return () => stop.abort();
   }, [key]);
   const current = key !== null && found.key === key;
-  return { value: current ? found.value : undefined, error: current ? found.error : null, loading: key !== null && !current };
+  return {
+    value: current ? found.value : undefined,
+    error: current ? found.error : null,
+    loading: key !== null && !current,
+  };
 }
 
 export {
-  Fragment, Page, html, render, useCallback, useEffect, useId, useLayoutEffect, useLoaded, useMemo, usePage, useRef,
+  Fragment,
+  Page,
+  html,
+  render,
+  useCallback,
+  useEffect,
+  useId,
+  useLayoutEffect,
+  useLoaded,
+  useMemo,
+  usePage,
+  useRef,
   useState,
 };

@@ -9,6 +9,7 @@ const AGAIN = 3000; // ms, after which a stream that was refused is asked for ag
 function useDocuments({ collection, state, changed }) {
   const [found, setFound] = useState({ documents: [], total: 0, error: null, loading: true });
   const [count, setCount] = useState(PAGE);
+  const [missed, setMissed] = useState(0); // times that the stream was cut: the list is asked for again
   const wanted = useRef("");
   wanted.current = state.state;
 
@@ -20,19 +21,30 @@ function useDocuments({ collection, state, changed }) {
       (error) => stop.signal.aborted || setFound((before) => ({ ...before, error, loading: false })),
     );
     return () => stop.abort();
-  }, [collection.name, state.state, count]);
+  }, [collection.name, state.state, count, missed]);
 
   const put = (document) => setFound((before) => merged(before, document, wanted.current));
-  const gone = (id) => setFound((before) => ({
-    ...before, documents: before.documents.filter((each) => each.id !== id),
-    total: before.total - Number(before.documents.some((each) => each.id === id)),
-  }));
+  const gone = (id) =>
+    setFound((before) => ({
+      ...before,
+      documents: before.documents.filter((each) => each.id !== id),
+      total: before.total - Number(before.documents.some((each) => each.id === id)),
+    }));
 
-  useEffect(() => listen(urls.events(collection.name), ({ documents, removed }) => {
-    documents.forEach(put);
-    if (removed.length || documents.some((each) => each.state !== "queued" && each.state !== "working")) changed();
-    removed.forEach(gone);
-  }), [collection.name]);
+  useEffect(
+    () =>
+      listen(
+        urls.events(collection.name),
+        ({ documents, removed }) => {
+          documents.forEach(put);
+          if (removed.length || documents.some((each) => each.state !== "queued" && each.state !== "working"))
+            changed();
+          removed.forEach(gone);
+        },
+        () => setMissed((times) => times + 1),
+      ),
+    [collection.name],
+  );
 
   return { ...found, more: () => setCount(count + PAGE), put, gone };
 }
@@ -44,7 +56,8 @@ async function listed(collection, state, count, signal) {
     const limit = Math.min(count - documents.length, 1000);
     const answer = await api.documents(collection, { limit, offset: documents.length, state }, signal);
     documents.push(...answer.documents);
-    if (documents.length >= Math.min(count, answer.total) || !answer.documents.length) return { documents, total: answer.total };
+    if (documents.length >= Math.min(count, answer.total) || !answer.documents.length)
+      return { documents, total: answer.total };
   }
 }
 
@@ -61,12 +74,17 @@ function merged(before, document, state) {
 }
 
 /** Browsers take up a stream again that broke, but not one that was refused. */
-function listen(address, onChanges) {
+function listen(address, onChanges, onAgain) {
   let source = null;
   let timer = 0;
+  let opened = false;
   const open = () => {
     source = new EventSource(address);
     source.addEventListener("documents", (event) => onChanges(JSON.parse(event.data)));
+    source.onopen = () => {
+      if (opened) onAgain();
+      opened = true;
+    };
     source.onerror = () => {
       if (source.readyState === EventSource.CLOSED) timer = setTimeout(open, AGAIN);
     };

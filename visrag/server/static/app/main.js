@@ -25,7 +25,10 @@ function useSession() {
     setError(null);
   }, []);
   const refresh = useCallback(() => {
-    api.session().then((found) => setSession((before) => before && { ...found, since: before.since }), () => {});
+    api.session().then(
+      (found) => setSession((before) => before && { ...found, since: before.since }),
+      () => {},
+    );
   }, []);
   const load = useCallback(() => {
     api.session().then(enter, (problem) => problem.status === 401 || setError(problem));
@@ -34,10 +37,11 @@ function useSession() {
     whenUnauthorized(() => setLocked(true));
     load();
   }, []);
-  const leave = () => api.signOut().then(() => {
-    setSession(null);
-    setLocked(true);
-  }, setError);
+  const leave = () =>
+    api.signOut().then(() => {
+      setSession(null);
+      setLocked(true);
+    }, setError);
   return { session, locked, error, enter, leave, load, refresh };
 }
 
@@ -50,15 +54,20 @@ function App() {
   }
   return html`
     ${locked && html`<${SignIn} onEnter=${enter} />`}
-    ${session ? html`<${Known} session=${session} address=${address} onLeave=${leave} onChange=${refresh}
+    ${
+      session
+        ? html`<${Known} session=${session} address=${address} onLeave=${leave} onChange=${refresh}
       key=${session.since} />`
-      : html`<main class="lone"><h1>visrag</h1><p>${locked ? "Sign in to search." : "Loading…"}</p></main>`}`;
+        : html`<main class="lone"><h1>visrag</h1><p>${locked ? "Sign in to search." : "Loading…"}</p></main>`
+    }`;
 }
 
 /** The page for somebody known. */
 function Known({ session, address, onLeave, onChange }) {
   const { state, go, href } = address;
-  const collection = session.collections.find(({ name }) => name === state.collection) ?? session.collections[0];
+  const collection = state.collection
+    ? session.collections.find(({ name }) => name === state.collection)
+    : session.collections[0];
   const [notice, setNotice] = useState(null);
   const [help, setHelp] = useState(false);
   const notify = useCallback((text) => setNotice({ text }), []);
@@ -71,7 +80,7 @@ function Known({ session, address, onLeave, onChange }) {
     () => ({ session, collection, state, go, href, notify, fail, changes, changed }),
     [session, collection, state, changes],
   );
-  if (!collection) return html`<main class="lone"><h1>visrag</h1><p>This key opens no collection.</p></main>`;
+  if (!collection) return html`<${NoCollection} session=${session} address=${address} onLeave=${onLeave} />`;
   return html`<${Page.Provider} value=${page}>
     <a class="skip" href="#content">Skip to the content</a>
     <${Header} onLeave=${onLeave} onHelp=${() => setHelp(true)} />
@@ -79,6 +88,26 @@ function Known({ session, address, onLeave, onChange }) {
     <${Notice} notice=${notice} onClose=${() => setNotice(null)} />
     ${help && html`<${Help} onClose=${() => setHelp(false)} />`}
   <//>`;
+}
+
+/** What is shown where the address names a collection that is not there, or there is none at all. */
+function NoCollection({ session, address, onLeave }) {
+  const { state, go } = address;
+  const [first] = session.collections;
+  return html`<main class="lone"><h1>visrag</h1>
+    <p role="alert">${
+      state.collection
+        ? `There is no collection ${state.collection}, or your key does not open it.`
+        : "Your key opens no collection."
+    }</p>
+    <div class="row">
+      ${
+        first &&
+        html`<button type="button" class="primary"
+        onClick=${() => go({ collection: first.name, view: "search", document: [], tag: [] })}>
+        Go to ${first.name}</button>`
+      }
+      ${session.access === "keys" && html`<button type="button" onClick=${onLeave}>Sign out</button>`}</div></main>`;
 }
 
 const PAUSE = 1000; // ms

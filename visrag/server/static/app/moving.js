@@ -17,8 +17,8 @@ const parsed = (at) => {
 };
 
 /**
- * Keeps the view on `at` (the middle, "x,y" in fractions of the page) when `name`, the page, or the address changes, and
- * on the point zoomed about when the zoom does; tells `onAt` where the view came to rest.
+ * Keeps the view on `at` (the middle, "x,y" in fractions of the page) when `name`, the page, or the address changes,
+ * and on the point zoomed about when the zoom does; tells `onAt` where the view came to rest.
  * @returns handlers for the element that scrolls
  */
 function useMoving({ view, layout, at, onAt, onZoom, name }) {
@@ -55,8 +55,10 @@ function useMoving({ view, layout, at, onAt, onZoom, name }) {
 function middleOf(element, layout) {
   const [vx, vy] = [element.clientWidth / 2, element.clientHeight / 2];
   return {
-    fx: (element.scrollLeft + vx - layout.left) / layout.width, fy: (element.scrollTop + vy - layout.top) / layout.height,
-    vx, vy,
+    fx: (element.scrollLeft + vx - layout.left) / layout.width,
+    fy: (element.scrollTop + vy - layout.top) / layout.height,
+    vx,
+    vy,
   };
 }
 
@@ -69,8 +71,10 @@ function listen(element, now, anchor, told) {
     const frame = element.getBoundingClientRect();
     const [vx, vy] = [clientX - frame.left, clientY - frame.top];
     anchor.current = {
-      fx: (element.scrollLeft + vx - layout.left) / layout.width, fy: (element.scrollTop + vy - layout.top) / layout.height,
-      vx, vy,
+      fx: (element.scrollLeft + vx - layout.left) / layout.width,
+      fy: (element.scrollTop + vy - layout.top) / layout.height,
+      vx,
+      vy,
     };
     onZoom(within(zoom));
   };
@@ -106,7 +110,8 @@ function listen(element, now, anchor, told) {
     timer = setTimeout(rest, SETTLED);
   };
   const listeners = { wheel, touchmove: touch, touchstart: touch, touchend: touch, scroll };
-  for (const [type, listener] of Object.entries(listeners)) element.addEventListener(type, listener, { passive: type === "scroll" });
+  for (const [type, listener] of Object.entries(listeners))
+    element.addEventListener(type, listener, { passive: type === "scroll" });
   return () => {
     clearTimeout(timer);
     for (const [type, listener] of Object.entries(listeners)) element.removeEventListener(type, listener);

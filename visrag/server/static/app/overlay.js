@@ -14,8 +14,13 @@ function useDarkness(address) {
     setMask(null);
     const image = new Image();
     image.src = address;
-    image.decode().then(() => wanted && setMask(darknessOf(image)), () => {});
-    return () => { wanted = false; };
+    image.decode().then(
+      () => wanted && setMask(darknessOf(image)),
+      () => {},
+    );
+    return () => {
+      wanted = false;
+    };
   }, [address]);
   return mask;
 }
@@ -23,7 +28,8 @@ function useDarkness(address) {
 function darknessOf(image) {
   const shrink = GROUND_SIDE / Math.max(image.naturalWidth, image.naturalHeight);
   const mask = new OffscreenCanvas(
-    Math.max(1, Math.round(image.naturalWidth * shrink)), Math.max(1, Math.round(image.naturalHeight * shrink)),
+    Math.max(1, Math.round(image.naturalWidth * shrink)),
+    Math.max(1, Math.round(image.naturalHeight * shrink)),
   );
   const brush = mask.getContext("2d");
   brush.imageSmoothingQuality = "high";

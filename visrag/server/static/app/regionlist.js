@@ -5,14 +5,19 @@ import { score } from "./text.js";
 function RegionList({ regions, heat, crop, onSpot }) {
   if (!heat) return null;
   return html`<section aria-labelledby="regions-title"><h2 id="regions-title">Regions</h2>
-    <div id="regions">${regions.length === 0 ? html`<p class="quiet">Nothing stands out on this page.</p>`
-      : html`<ol class="region-list">${regions.map((region, index) => html`
+    <div id="regions">${
+      regions.length === 0
+        ? html`<p class="quiet">Nothing stands out on this page.</p>`
+        : html`<ol class="region-list">${regions.map(
+            (region, index) => html`
         <li key=${index} onMouseEnter=${() => onSpot(region.box)} onMouseLeave=${() => onSpot(null)}>
           <p>${region.text || html`<span class="quiet">a part of the picture without text</span>`}</p>
           <p class="quiet"><span class="number">${score(region.score)}</span> · <a href=${crop(region)} target="_blank"
             rel="noopener" onFocus=${() => onSpot(region.box)} onBlur=${() => onSpot(null)}
             aria-label=${`Crop of region ${index + 1}`}>Crop</a></p>
-        </li>`)}</ol>`}</div>
+        </li>`,
+          )}</ol>`
+    }</div>
   </section>`;
 }
 

@@ -34,11 +34,16 @@ function SearchView({ search, feedback }) {
     <${Summary} search=${search} />
     ${error && html`<p class="error" role="alert">${error.message}</p>`}
     <ol class="hits" ref=${list} aria-busy=${loading ? "true" : "false"} aria-label="Hits">
-      ${hits.map((hit) => html`<li key=${`${hit.document} ${hit.page}`}>
-        <${Card} hit=${hit} best=${hits[0].score} verdicts=${feedback.of(hit.document, hit.page)} /></li>`)}
+      ${hits.map(
+        (hit) => html`<li key=${`${hit.document} ${hit.page}`}>
+        <${Card} hit=${hit} best=${hits[0].score} verdicts=${feedback.of(hit.document, hit.page)} /></li>`,
+      )}
     </ol>
-    ${more && html`<button type="button" class="more" disabled=${loading}
-      onClick=${() => go({ count: hits.length + PAGE }, { replace: true })}>More hits</button>`}
+    ${
+      more &&
+      html`<button type="button" class="more" disabled=${loading}
+      onClick=${() => go({ count: hits.length + PAGE }, { replace: true })}>More hits</button>`
+    }
   </main>`;
 }
 
@@ -110,7 +115,8 @@ function Export({ pages, question, label = "PDF of these pages" }) {
   const send = () => {
     setBusy(true);
     const wanted = pages.map(({ document, page }) => ({ document, page }));
-    api.exportPages(collection.name, question, wanted)
+    api
+      .exportPages(collection.name, question, wanted)
       .then((blob) => save(blob, "visrag-pages.pdf"), fail)
       .finally(() => setBusy(false));
   };

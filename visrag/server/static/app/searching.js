@@ -6,7 +6,9 @@ const QUICK = 200; // ms: an index that answers within this is asked while someb
 
 const NOTHING = { hits: [], loading: false, error: null, more: false, quick: false, took: null };
 
-/** @returns {{hits: object[], loading: boolean, error: Error|null, more: boolean, quick: boolean, took: number|null}} */
+/**
+ * @returns {{hits: object[], loading: boolean, error: Error|null, more: boolean, quick: boolean, took: number|null}}
+ */
 function useSearch({ collection, session, state, changes }) {
   const { q, document, tag, rank } = state;
   const count = Math.min(state.count, session.limits.k);
@@ -48,7 +50,10 @@ async function further(collection, asked, before, count, limit, signal) {
   const answer = await api.search(collection, asked, before.length, count - before.length, signal);
   const hits = [...before, ...answer.hits];
   return {
-    hits, more: hits.length === count && count < limit, quick: performance.now() - start < QUICK, took: answer.took_ms,
+    hits,
+    more: hits.length === count && count < limit,
+    quick: performance.now() - start < QUICK,
+    took: answer.took_ms,
   };
 }
 

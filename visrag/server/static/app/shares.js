@@ -11,13 +11,23 @@ function Shares({ shares, score, best }) {
   const length = best > 0 ? Math.min(Math.max(score / best, 0.02), 1) : 0;
   return html`<div class="shares">
     <div class="bar" aria-hidden="true"><div class="bar-filled" style=${{ width: `${length * 100}%` }}>
-      ${given.map((share, index) => html`<span key=${index} class="segment" style=${{ flexGrow: share.score / sum }}
-        title=${`${share.word}: ${shown(share.score)}`}></span>`)}</div></div>
-    <p class="legend">${shares.slice(0, NAMED).map((share, index) => html`
-      <span key=${index} class="share">${share.word} <span class="number">${shown(share.score)}</span></span>`)}
-      ${shares.length > NAMED && html`<span class="share quiet"
-        title=${shares.slice(NAMED).map((share) => `${share.word}: ${shown(share.score)}`).join(", ")}>
-        ${shares.length - NAMED} more</span>`}</p>
+      ${given.map(
+        (share, index) => html`<span key=${index} class="segment" style=${{ flexGrow: share.score / sum }}
+        title=${`${share.word}: ${shown(share.score)}`}></span>`,
+      )}</div></div>
+    <p class="legend">${shares.slice(0, NAMED).map(
+      (share, index) => html`
+      <span key=${index} class="share">${share.word} <span class="number">${shown(share.score)}</span></span>`,
+    )}
+      ${
+        shares.length > NAMED &&
+        html`<span class="share quiet"
+        title=${shares
+          .slice(NAMED)
+          .map((share) => `${share.word}: ${shown(share.score)}`)
+          .join(", ")}>
+        ${shares.length - NAMED} more</span>`
+      }</p>
   </div>`;
 }
 

@@ -6,8 +6,8 @@ import { plural } from "./text.js";
 const AT_ONCE = 2;
 
 /**
- * @returns {{list: object[], add: Function, stop: Function, dismiss: Function}} `list`: {serial, file, state: "waiting" |
- * "sending" | "refused", share, message}; what has arrived is in it no longer
+ * @returns {{list: object[], add: Function, stop: Function, dismiss: Function}} `list`: {serial, file, state:
+ * "waiting" | "sending" | "refused", share, message}; what has arrived is in it no longer
  */
 function useUploads({ collection, session, go, notify }) {
   const [list, setList] = useState([]);
@@ -20,7 +20,8 @@ function useUploads({ collection, session, go, notify }) {
     latest.current = alter(latest.current);
     setList(latest.current);
   };
-  const set = (serial, values) => change((all) => all.map((each) => (each.serial === serial ? { ...each, ...values } : each)));
+  const set = (serial, values) =>
+    change((all) => all.map((each) => (each.serial === serial ? { ...each, ...values } : each)));
   const drop = (serial) => change((all) => all.filter((each) => each.serial !== serial));
 
   const next = () => {
@@ -29,17 +30,21 @@ function useUploads({ collection, session, go, notify }) {
     const stop = new AbortController();
     running.current.set(waiting.serial, stop);
     set(waiting.serial, { state: "sending" });
-    upload(collection.name, waiting.file, waiting.tags, (share) => set(waiting.serial, { share }), stop.signal).then(
-      () => {
-        drop(waiting.serial);
-        notify(`${waiting.file.name} has arrived.`);
-      },
-      (problem) => (stop.signal.aborted ? drop(waiting.serial)
-        : set(waiting.serial, { state: "refused", message: withoutName(problem.message, waiting.file.name) })),
-    ).finally(() => {
-      running.current.delete(waiting.serial);
-      next();
-    });
+    upload(collection.name, waiting.file, waiting.tags, (share) => set(waiting.serial, { share }), stop.signal)
+      .then(
+        () => {
+          drop(waiting.serial);
+          notify(`${waiting.file.name} has arrived.`);
+        },
+        (problem) =>
+          stop.signal.aborted
+            ? drop(waiting.serial)
+            : set(waiting.serial, { state: "refused", message: withoutName(problem.message, waiting.file.name) }),
+      )
+      .finally(() => {
+        running.current.delete(waiting.serial);
+        next();
+      });
     next();
   };
 
@@ -48,7 +53,11 @@ function useUploads({ collection, session, go, notify }) {
     const added = [...files].map((file) => {
       const fits = file.size <= most;
       return {
-        serial: ++serial.current, file, tags: tags.current, share: 0, state: fits ? "waiting" : "refused",
+        serial: ++serial.current,
+        file,
+        tags: tags.current,
+        share: 0,
+        state: fits ? "waiting" : "refused",
         message: fits ? "" : `Larger than the ${Math.floor(most / 2 ** 20)} MB that this server takes.`,
       };
     });
@@ -60,7 +69,15 @@ function useUploads({ collection, session, go, notify }) {
   };
 
   const stop = (serial) => (running.current.has(serial) ? running.current.get(serial).abort() : drop(serial));
-  return { list, add, stop, dismiss: drop, setTags: (found) => { tags.current = found; } };
+  return {
+    list,
+    add,
+    stop,
+    dismiss: drop,
+    setTags: (found) => {
+      tags.current = found;
+    },
+  };
 }
 
 /** What is wrong with a file often begins with its name, which stands beside it already. */

@@ -10,9 +10,13 @@ function Verdict({ feedback }) {
   const others = feedback.of(open, page).filter(({ reviewer }) => reviewer !== me);
   const [note, setNote] = useState("");
   useEffect(() => setNote(mine?.note ?? ""), [open, page, mine?.note]);
-  const keep = () => note.trim() !== (mine?.note ?? "")
-    && feedback.judge(open, page, { verdict: mine?.verdict ?? null, note: note.trim() });
-  const button = (verdict, key) => html`<button type="button" class=${`verdict ${verdict}`} data-testid=${`verdict-${verdict}`}
+  const keep = () =>
+    note.trim() !== (mine?.note ?? "") &&
+    feedback.judge(open, page, { verdict: mine?.verdict ?? null, note: note.trim() });
+  const button = (
+    verdict,
+    key,
+  ) => html`<button type="button" class=${`verdict ${verdict}`} data-testid=${`verdict-${verdict}`}
     aria-pressed=${mine?.verdict === verdict ? "true" : "false"} onClick=${() => feedback.toggle(open, page, verdict)}>
     ${VERDICTS[verdict]} <kbd>${key}</kbd></button>`;
   return html`<section aria-labelledby="verdict"><h2 id="verdict">Verdict</h2>
@@ -24,13 +28,22 @@ function Verdict({ feedback }) {
     <div class="pair"><label class="field">Review
       <input data-testid="review" value=${state.review} placeholder="no name" maxlength="200"
         onChange=${(event) => go({ review: event.target.value.trim() }, { replace: true })} /></label>
-    ${setReviewer && html`<label class="field">Your name
+    ${
+      setReviewer &&
+      html`<label class="field">Your name
       <input data-testid="reviewer" value=${me} placeholder="no name" maxlength="200"
-        onChange=${(event) => setReviewer(event.target.value.trim())} /></label>`}
+        onChange=${(event) => setReviewer(event.target.value.trim())} /></label>`
+    }
     </div>
-    ${others.length > 0 && html`<ul class="others" aria-label="Verdicts of others">${others.map((each) => html`
-      <li key=${each.reviewer}><span class=${`badge ${each.verdict ?? "note"}`}>${VERDICTS[each.verdict] ?? "Note"}</span>
-      ${" "}${each.reviewer}${each.note && `: ${each.note}`}</li>`)}</ul>`}
+    ${
+      others.length > 0 &&
+      html`<ul class="others" aria-label="Verdicts of others">${others.map(
+        (each) => html`
+      <li key=${each.reviewer}>
+        <span class=${`badge ${each.verdict ?? "note"}`}>${VERDICTS[each.verdict] ?? "Note"}</span>
+      ${" "}${each.reviewer}${each.note && `: ${each.note}`}</li>`,
+      )}</ul>`
+    }
   </section>`;
 }
 

@@ -37,7 +37,8 @@ function usePageAnswers({ collection, state, session, changes }, hits) {
   const hit = hits.find((each) => each.document === open && each.page === page) ?? null;
   const accountKey = q ? JSON.stringify([place, q, rank, document, tag]) : null;
   const account = useLoaded(hit ? null : accountKey, () =>
-    remembered(accountKey, () => api.account(collection.name, open, page, { q, rank, document, tag })));
+    remembered(accountKey, () => api.account(collection.name, open, page, { q, rank, document, tag })),
+  );
   const error = info.error ?? heat.error ?? account.error;
   return { info: info.value ?? null, heat: heat.value ?? null, account: hit ?? account.value ?? null, hit, error };
 }
@@ -59,19 +60,34 @@ function Viewer({ search, feedback }) {
   const regions = heat?.regions ?? [];
   const picture = (side) => urls.image(collection.name, state.open, state.page, side);
   const crop = (region) => urls.crop(collection.name, state.open, state.page, region.box);
-  const overlay = map && state.heat ? {
-    heat, map, threshold: state.threshold / 100, opacity: state.opacity / 100, describedBy: "regions",
-    label: `Heat of ${word ? `the word ${word}` : "the whole question"}`,
-  } : null;
+  const overlay =
+    map && state.heat
+      ? {
+          heat,
+          map,
+          threshold: state.threshold / 100,
+          opacity: state.opacity / 100,
+          describedBy: "regions",
+          label: `Heat of ${word ? `the word ${word}` : "the whole question"}`,
+        }
+      : null;
+  const boxes = state.boxes ? regions : [];
+  const label = `page ${state.page} of ${state.open}`;
+  const shown = { name: label, label, info, picture };
+  const look = {
+    zoom: state.zoom,
+    at: state.at,
+    onZoom: (zoom) => go({ zoom }, { replace: true }),
+    onAt: (at) => go({ at }, { replace: true }),
+    onLayout: ({ zoom }) => setPercent(Math.round(zoom * 100)),
+  };
   return html`<main id="content" class="viewer" tabindex="-1">
     <${Toolbar} search=${search} info=${info} actions=${actions} percent=${percent} />
     ${error && html`<p class="error" role="alert">${error.message}</p>`}
     <div class="viewer-parts">
       <div class="viewer-page">
-        <${Stage} name=${`${state.open} ${state.page}`} info=${info} picture=${picture} zoom=${state.zoom} at=${state.at}
-          onZoom=${(zoom) => go({ zoom }, { replace: true })} onAt=${(at) => go({ at }, { replace: true })}
-          onPoint=${setPointer} regions=${state.boxes ? regions : []} onRegion=${crop} spot=${spot} overlay=${overlay}
-          onLayout=${({ zoom }) => setPercent(Math.round(zoom * 100))} label=${`page ${state.page} of ${state.open}`} />
+        <${Stage} onPoint=${setPointer} look=${look} marks=${{ regions: boxes, onRegion: crop, spot, overlay }}
+          page=${shown} />
         <p class="readout number" data-testid="readout">${readout(heat, map, pointer)}</p>
       </div>
       <aside class="panel" aria-label="Evidence and verdict">
@@ -120,13 +136,29 @@ function actionsOf({ state, go }, search, feedback, info) {
   const fit = () => go({ zoom: 0, at: "" }, { replace: true });
   const back = () => go({ view: "search" });
   return {
-    from, next, previous, before, after, zoom, fit, back,
+    from,
+    next,
+    previous,
+    before,
+    after,
+    zoom,
+    fit,
+    back,
     keys: {
-      j: next, k: previous, "[": before, "]": after,
-      ArrowLeft: (event) => (pans(event) ? false : before()), ArrowRight: (event) => (pans(event) ? false : after()),
-      y: () => judge("relevant"), n: () => judge("not_relevant"),
-      "+": () => zoom(1), "=": () => zoom(1), "-": () => zoom(-1), 0: fit,
-      b: () => go({ boxes: !state.boxes }, { replace: true }), h: () => go({ heat: !state.heat }, { replace: true }),
+      j: next,
+      k: previous,
+      "[": before,
+      "]": after,
+      ArrowLeft: (event) => (pans(event) ? false : before()),
+      ArrowRight: (event) => (pans(event) ? false : after()),
+      y: () => judge("relevant"),
+      n: () => judge("not_relevant"),
+      "+": () => zoom(1),
+      "=": () => zoom(1),
+      "-": () => zoom(-1),
+      0: fit,
+      b: () => go({ boxes: !state.boxes }, { replace: true }),
+      h: () => go({ heat: !state.heat }, { replace: true }),
       Escape: back,
     },
   };

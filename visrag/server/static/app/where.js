@@ -7,18 +7,20 @@ import { score } from "./text.js";
 function Where({ heat, shares }) {
   const { state, go } = usePage();
   const show = (change) => go(change, { replace: true });
-  const slide = (name) => (event) => show({ [name]: Number(event.target.value) });
-  const check = (name) => (event) => show({ [name]: event.target.checked });
+  const check = (name, text) => html`<label class="check"><input type="checkbox" data-testid=${name}
+    checked=${state[name]} onChange=${(event) => show({ [name]: event.target.checked })} /> ${text}</label>`;
+  const slider = (name, text, most) => html`<label class="slider">${text}
+    <input type="range" min="0" max=${most} step="5" data-testid=${name} value=${state[name]} disabled=${!state.heat}
+      onInput=${(event) => show({ [name]: Number(event.target.value) })} />
+    <span class="number">${state[name]} %</span></label>`;
   return html`<section aria-labelledby="where"><h2 id="where">Where it matches</h2>
     <${Chips} heat=${heat} shares=${shares ?? []} />
     ${heat?.leg && html`<${Scale} scale=${heat.scale} />`}
     <div class="controls">
-      <label class="check"><input type="checkbox" data-testid="heat" checked=${state.heat} onChange=${check("heat")} /> Heat</label>
-      <label class="check"><input type="checkbox" data-testid="boxes" checked=${state.boxes} onChange=${check("boxes")} /> Boxes</label>
-      <label class="slider">Opacity <input type="range" min="0" max="100" step="5" data-testid="opacity"
-        value=${state.opacity} disabled=${!state.heat} onInput=${slide("opacity")} /><span class="number">${state.opacity} %</span></label>
-      <label class="slider">From heat <input type="range" min="0" max="95" step="5" data-testid="threshold"
-        value=${state.threshold} disabled=${!state.heat} onInput=${slide("threshold")} /><span class="number">${state.threshold} %</span></label>
+      ${check("heat", "Heat")}
+      ${check("boxes", "Boxes")}
+      ${slider("opacity", "Opacity", 100)}
+      ${slider("threshold", "From heat", 95)}
     </div>
   </section>`;
 }
@@ -51,7 +53,8 @@ function Scale({ scale }) {
   return html`<div class="scale"><span class="number">${score(scale.low)}</span>
     <canvas ref=${canvas} width="256" height="1" role="img"
       aria-label=${`Colours from white, similarity ${score(scale.low)}, to orange, ${score(scale.high)}`}></canvas>
-    <span class="number">${score(scale.high)}</span><span class="quiet">similarity, the same for all words</span></div>`;
+    <span class="number">${score(scale.high)}</span>
+    <span class="quiet">similarity, the same for all words</span></div>`;
 }
 
 export { Where };

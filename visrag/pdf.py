@@ -54,7 +54,7 @@ class PdfiumDocument:
         """The page as displayed, RGB on white, its longer side ``side`` pixels. Raises DocumentError."""
         page = self._page(number)
         try:
-            scale = side / max(page.get_size())
+            scale = (side - 0.001) / max(page.get_size())  # pdfium rounds up, and a little above is a pixel more
             bitmap = page.render(scale=scale, rev_byteorder=True, prefer_bgrx=False)
             picture: Image = bitmap.to_pil().convert("RGB")
             bitmap.close()

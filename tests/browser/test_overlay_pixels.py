@@ -30,7 +30,7 @@ def in_view(page: Page) -> None:
     page.get_by_test_id("region").first.scroll_into_view_if_needed()
 
 
-def lies_on_the_word(screen: Pixels, density: float = 1.0) -> Box:
+def lies_on_the_word(screen: Pixels) -> Box:
     """Asserts that there is much heat between the letters of the word, and none off it; returns where the word is."""
     word = mapping(screen)(word_box())
     hot, letters = strong(screen), ink(screen)

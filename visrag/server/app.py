@@ -30,7 +30,7 @@ SWEEP = 60.0  # seconds between two looks for uploads that nobody needs
 HEADER_BYTES = 32_768  # of a request's head
 
 # What any route may answer; one that cannot happen is no harm to a client that knows the form of them all.
-PROBLEMS = (400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 500, 501, 502, 503)
+PROBLEMS = (400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 431, 500, 501, 502, 503)
 
 log = logging.getLogger("visrag")
 

@@ -54,6 +54,7 @@ async def upload(request: Request, response: Response, collection: Writable, hel
             form = await receive(request, part)
             keep = partial(_keep, collection, part, form)
             info = await held.work.run(keep)
+    watch_of(held, collection).expect([info])
     response.headers["Location"] = f"/v1/collections/{quote(collection.name)}/documents/{info.id}"
     return info
 
@@ -71,7 +72,9 @@ async def from_uri(given: FromUri, collection: Writable, held: Held) -> Queued:
                 _under_roots(source.uri, held.settings.roots)
         return collection.enqueue([Order(source.name, source.uri, options, given.tags) for source in sources])
 
-    return Queued(documents=await held.work.run(enqueue))
+    queued = await held.work.run(enqueue)
+    watch_of(held, collection).expect(queued)
+    return Queued(documents=queued)
 
 
 @router.get("/documents")
@@ -111,7 +114,9 @@ async def retry(name: DocumentName, collection: Writable, held: Held) -> Documen
             raise Refusal(409, f"{name} is {info.state}: nothing of it has failed")
         return collection.retry(name)
 
-    return await held.work.run(act)
+    info = await held.work.run(act)
+    watch_of(held, collection).expect([info])
+    return info
 
 
 @router.get("/documents/{id}/original", response_class=FileResponse)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import TypeVar
 
 import anyio
@@ -17,11 +19,16 @@ from starlette.types import Message, Receive
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import LimitError
-from .problems import Refusal, too_large
+from .problems import MEDIA_TYPE, Refusal, problem, too_large
 
 CALLERS = 10_000  # whose rates are remembered
 SLOWEST = 8192  # bytes a second that a body must come at in the long run
-BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+WHY = {
+    400: "this is no HTTP request",
+    431: "the request's head is longer than this server takes: send long questions and many filters by POST",
+    503: "too many connections are open: close some",
+}
 
 T = TypeVar("T")
 
@@ -108,6 +115,14 @@ class Body:
         return message
 
 
+def refused(status: int) -> bytes:
+    """The whole answer to what the application never sees."""
+    body = bytes(problem(status, WHY[status], "limit" if status == 503 else "usage").body)
+    head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: {MEDIA_TYPE}\r\n"
+    head += f"X-Content-Type-Options: nosniff\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
+    return f"{head}{'Retry-After: 5' if status == 503 else 'Cache-Control: no-store'}\r\n\r\n".encode() + body
+
+
 def protocol(header_seconds: float, connections: int) -> type[H11Protocol]:
     """uvicorn's HTTP/1.1, which closes a connection when the head of a request does not come within this time, and at
     once when there are more than so many."""
@@ -118,7 +133,7 @@ def protocol(header_seconds: float, connections: int) -> type[H11Protocol]:
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             if len(self.connections) > connections:
-                transport.write(BUSY)
+                transport.write(refused(503))
                 transport.close()
                 return
             self._head = self.loop.call_later(header_seconds, self.transport.close)
@@ -129,6 +144,13 @@ def protocol(header_seconds: float, connections: int) -> type[H11Protocol]:
                 self._head_came()
             elif self._head is None and self.conn.trailing_data[0]:  # the next request has begun
                 self._head = self.loop.call_later(header_seconds, self.transport.close)
+
+        def send_400_response(self, msg: str) -> None:
+            """Answer what is no request, while it is being refused for that: a head that is too long, too."""
+            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                hint = getattr(sys.exception(), "error_status_hint", 400)
+                self.transport.write(refused(hint if hint in WHY else 400))
+            self.transport.close()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._head_came()

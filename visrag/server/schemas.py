@@ -31,7 +31,7 @@ class Options(Given):
     ocr: Ocr = "auto"
     renderer: RendererName = "pdfium"
     route: Route = "auto"
-    page_timeout: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False)] = 60.0
+    page_timeout: Annotated[float, Field(gt=0, le=600, allow_inf_nan=False, strict=True)] = 60.0
 
 
 class FromUri(Given):
@@ -42,8 +42,8 @@ class FromUri(Given):
 
 class Ask(Given):
     question: str = Field(min_length=1)
-    k: int = Field(5, ge=1)
-    offset: int = Field(0, ge=0)
+    k: int = Field(5, ge=1, strict=True)
+    offset: int = Field(0, ge=0, strict=True)
     documents: list[Name] | None = Field(None, max_length=1000)
     tags: Tags = {}
     rank: Rank = "fusion"
@@ -52,7 +52,7 @@ class Ask(Given):
 
 class PageOf(Given):
     document: Name
-    page: int = Field(ge=1, le=10**9)
+    page: int = Field(ge=1, le=10**9, strict=True)
 
 
 class Export(Given):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -28,14 +28,16 @@ class Watch:
     listeners: set[asyncio.Queue[Changes]] = field(default_factory=set)
     queued: dict[str, DocumentInfo] = field(default_factory=dict)
     task: asyncio.Task[None] | None = None
+    _expected: dict[str, DocumentInfo] = field(default_factory=dict)
+    _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def listen(self, work: Turns) -> AsyncIterator[Changes | None]:
         """The documents in the queue, then every change; None where nothing has changed for a while."""
         changes: asyncio.Queue[Changes] = asyncio.Queue()
-        if self.task is None or self.task.done():
-            self.queued = await work.run(self._look)
-            self.task = asyncio.create_task(self._run(work))
+        await self._look(work)  # what it sees is told of when it has left, however soon
         self.listeners.add(changes)
+        if self.task is None or self.task.done():
+            self.task = asyncio.create_task(self._run(work))
         try:
             yield Changes(documents=list(self.queued.values()), removed=[])
             while True:
@@ -45,6 +47,11 @@ class Watch:
                     yield None
         finally:
             self.listeners.discard(changes)
+
+    def expect(self, documents: Iterable[DocumentInfo]) -> None:
+        """Documents that were put into the queue just now: they are told of even if the next look finds them gone."""
+        if self.listeners:
+            self._expected.update({info.document: info for info in documents})
 
     def tell(self, changes: Changes) -> None:
         for listener in self.listeners:
@@ -56,18 +63,24 @@ class Watch:
             if not self.listeners:
                 return
             try:
-                before, self.queued = self.queued, await work.run(self._look)
-                left = [name for name in before if name not in self.queued]
-                ended = await work.run(partial(self.ended, left))
+                await self._look(work)
             except Exception as error:  # of the store: the next look, perhaps
                 log.warning("events of %s: %s", self.collection.name, error)
-                continue
-            changed = [info for name, info in self.queued.items() if before.get(name) != info]
-            removed = [document_id(name) for name in left if name not in ended]
-            if changed or left:
-                self.tell(Changes(documents=[*changed, *ended.values()], removed=removed))
 
-    def _look(self) -> dict[str, DocumentInfo]:
+    async def _look(self, work: Turns) -> None:
+        """Look at the queue, and tell what has changed since the last look."""
+        async with self._looking:
+            before, self._expected = {**self.queued, **self._expected}, {}
+            found = await work.run(self._jobs)
+            left = [name for name in before if name not in found]
+            ended = await work.run(partial(self.ended, left))
+            self.queued = found
+        changed = [info for name, info in found.items() if before.get(name) != info]
+        removed = [document_id(name) for name in left if name not in ended]
+        if changed or left:
+            self.tell(Changes(documents=[*changed, *ended.values()], removed=removed))
+
+    def _jobs(self) -> dict[str, DocumentInfo]:
         return {info.document: info for info in self.collection.jobs()}
 
     def ended(self, names: list[str]) -> dict[str, DocumentInfo]:

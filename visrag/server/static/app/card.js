@@ -2,7 +2,7 @@
 import { looking } from "./address.js";
 import { urls } from "./api.js";
 import { Go } from "./header.js";
-import { html, usePage } from "./library.js";
+import { html, usePage, useState } from "./library.js";
 import { Regions } from "./regions.js";
 import { Shares } from "./shares.js";
 import { Marked, VERDICTS, score } from "./text.js";
@@ -11,11 +11,13 @@ const THUMBNAIL = 400; // pixels, the longer side
 
 function Card({ hit, best, verdicts }) {
   const { collection } = usePage();
+  const [loaded, setLoaded] = useState(false);
   const to = looking(hit.document, hit.page, hit.rank);
   return html`<article class="card" data-testid="hit" data-rank=${hit.rank} aria-labelledby=${`hit-${hit.rank}`}>
     <${Go} class="thumbnail" to=${to} tabindex="-1" aria-hidden="true">
-      <img src=${urls.image(collection.name, hit.document, hit.page, THUMBNAIL)} alt="" loading="lazy" />
-      <${Regions} regions=${hit.regions} />
+      <img src=${urls.image(collection.name, hit.document, hit.page, THUMBNAIL)} alt="" loading="lazy"
+        onLoad=${() => setLoaded(true)} />
+      ${loaded && html`<${Regions} regions=${hit.regions} />`}
     <//>
     <div class="card-body">
       <h2 id=${`hit-${hit.rank}`}>

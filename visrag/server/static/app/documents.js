@@ -18,7 +18,11 @@ function DocumentsView({ uploads }) {
   const page = usePage();
   const { state, go, collection, fail, notify } = page;
   const { documents, total, error, loading, more, put, gone } = useDocuments(page);
-  const retry = ({ document }) => api.retry(collection.name, document).then(put, fail);
+  const retry = ({ document }) =>
+    api.retry(collection.name, document).then((queued) => {
+      put(queued);
+      notify(`${document} is read once more.`);
+    }, fail);
   const remove = ({ id, document }) =>
     api.remove(collection.name, document).then(() => {
       gone(id);

@@ -13,7 +13,8 @@ const RANKS = [
 /** A tag has one value: another one takes its place. */
 const withTag = (tags, tag) => [...tags.filter((each) => each.split("=", 1)[0] !== tag.split("=", 1)[0]), tag];
 
-function Filters() {
+/** `draft`: a ref to what stands in the search box, which a filter asks for too. */
+function Filters({ draft }) {
   const { collection, state, go } = usePage();
   const { value } = useLoaded(collection.name, (signal) =>
     api.documents(collection.name, { limit: LISTED, offset: 0 }, signal),
@@ -23,7 +24,7 @@ function Filters() {
     ...new Set(documents.flatMap((each) => Object.entries(each.tags).map(([key, text]) => `${key}=${text}`))),
   ].sort();
   const free = tags.filter((tag) => !state.tag.includes(tag));
-  const change = (change) => go({ ...change, count: 10, hit: 0 });
+  const change = (change) => go({ ...change, q: draft.current.trim(), count: 10, hit: 0 });
   const without = (name, value) => change({ [name]: state[name].filter((each) => each !== value) });
   return html`<div class="filters" role="group" aria-label="Filters">
     <${DocumentFilter} documents=${documents} onChoose=${(name) => change({ document: [...state.document, name] })} />

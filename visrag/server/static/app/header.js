@@ -58,9 +58,12 @@ function Notice({ notice, onClose }) {
     const timer = setTimeout(onClose, SHOWN);
     return () => clearTimeout(timer);
   }, [notice]);
-  return html`<div class=${`notice ${notice?.bad ? "bad" : ""}`} role="status" data-testid="notice" hidden=${!notice}>
-    <span>${notice?.text}</span>
-    ${notice && html`<button type="button" class="plain" aria-label="Close the message" onClick=${onClose}>×</button>`}
+  return html`<div class="notices" role="status" data-testid="notice">
+    ${
+      notice &&
+      html`<div class=${`notice ${notice.bad ? "bad" : ""}`}><span>${notice.text}</span>
+        <button type="button" class="plain" aria-label="Close the message" onClick=${onClose}>×</button></div>`
+    }
   </div>`;
 }
 

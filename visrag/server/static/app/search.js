@@ -13,6 +13,7 @@ const PAGE = 10; // hits
 function SearchView({ search, feedback }) {
   const { state, go } = usePage();
   const list = useRef(null);
+  const draft = useRef(state.q);
   useBackToHit(list, search);
   const focused = () => document.activeElement?.closest("[data-testid=hit]");
   const step = (by) => {
@@ -29,8 +30,8 @@ function SearchView({ search, feedback }) {
   const { hits, loading, error, more } = search;
   return html`<main id="content" class="search" tabindex="-1">
     <h1 class="unseen">Search</h1>
-    <${Question} quick=${search.quick} />
-    <${Filters} />
+    <${Question} quick=${search.quick} latest=${draft} />
+    <${Filters} draft=${draft} />
     <${Summary} search=${search} />
     ${error && html`<p class="error" role="alert">${error.message}</p>`}
     <ol class="hits" ref=${list} aria-busy=${loading ? "true" : "false"} aria-label="Hits">
@@ -61,9 +62,10 @@ function useBackToHit(list, search) {
 }
 
 /** The search box. Quick indexes answer while one types. */
-function Question({ quick }) {
+function Question({ quick, latest }) {
   const { state, go, session, collection } = usePage();
   const [draft, setDraft] = useState(state.q);
+  latest.current = draft;
   const timer = useRef(0);
   useEffect(() => {
     setDraft((before) => (before.trim() === state.q ? before : state.q));

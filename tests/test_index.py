@@ -6,9 +6,11 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pikepdf
 import psutil
 import pytest
 from checkpoints import make_checkpoint
@@ -458,3 +460,15 @@ def test_hits_outlive_a_search_but_not_their_document(empty: Path, tmp_path: Pat
         assert hit.text.strip() == "a walrus"
         with pytest.raises(NotFound, match=r"a\.pdf"):
             hit.image()
+
+
+def test_retry_reads_the_indexs_copy_of_a_file_that_has_gone(empty: Path, tmp_path: Path) -> None:
+    pdf = write(tmp_path / "plain.pdf", pdf_bytes([text(72, 700, "The safe is behind the clock")]))
+    locked = tmp_path / "locked.pdf"
+    with pikepdf.open(pdf) as opened:
+        opened.save(locked, encryption=pikepdf.Encryption(owner="o", user="clock"))
+    with Index(empty) as index:
+        assert [failure.reason for failure in index.ingest(locked, settings=NO_OCR).failures] == ["password"]
+        locked.unlink()
+        assert index.retry(settings=replace(NO_OCR, passwords=("clock",))).failures == []
+        assert index.search("where is the safe", k=1)[0].text == "The safe is behind the clock"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from .account import Share, matched, shares
@@ -161,6 +163,13 @@ class Index:
                 self._opened = open_store(self.path, create)
             return self._opened
 
+    def load(self) -> None:
+        """Load the models that the index was made with, so that the first question need not wait for them.
+
+        Raises IndexMismatch, EncoderError.
+        """
+        self._models.encode("visrag", self.open())
+
     # Writing
 
     def ingest(
@@ -227,21 +236,23 @@ class Index:
         """
         from .ingest import ingest
         from .sources import Source, size_of
+        from .store.remote import Downloads
 
         store = self.open()
         sources, gone = [], []
-        for name in sorted({failure.document for failure in store.failures()}):
-            document = store.document(name)
-            path = Path(document.path) if document is not None else Path()
-            try:
-                path = store.original(name) if _gone(path) else path
-            except NotFound:
-                message = f"its file {path} has gone: put it back, or remove the document"
-                gone.append(Failure(name, None, Reason.MISSING, message))
-            else:
-                sources.append(Source(path, name, size_of(path)))
-        chosen = settings or IngestSettings()
-        summary = ingest(store, self._for_ingest(), sources, chosen, progress=progress, again=True)
+        with Downloads() as copies:
+            for name in sorted({failure.document for failure in store.failures()}):
+                document = store.document(name)
+                path = Path(document.path) if document is not None else Path()
+                try:
+                    path = _copied(store.original(name), name, copies.folder) if _gone(path) else path
+                except NotFound:
+                    message = f"its file {path} has gone: put it back, or remove the document"
+                    gone.append(Failure(name, None, Reason.MISSING, message))
+                else:
+                    sources.append(Source(path, name, size_of(path)))
+            chosen = settings or IngestSettings()
+            summary = ingest(store, self._for_ingest(), sources, chosen, progress=progress, again=True)
         summary.failures += gone
         return summary
 
@@ -509,6 +520,13 @@ def _gone(path: Path) -> bool:
         return not path.is_file()
     except OSError:
         return False
+
+
+def _copied(original: Path, name: str, folder: Path) -> Path:
+    """A copy of the index's copy of a document: with the suffix of its name, by which kinds of text are told apart."""
+    copy = folder / f"{os.urandom(8).hex()}{PurePosixPath(name).suffix}"
+    shutil.copyfile(original, copy)
+    return copy
 
 
 def _snippet(regions: Sequence[Region], text: str) -> str:

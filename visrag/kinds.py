@@ -30,8 +30,7 @@ _BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 
 
 def media_type(path: Path, document: str | None = None) -> str:
-    """What a file is by its content; only kinds of text are told apart by their names, the document's where the file's
-    has no suffix.
+    """What a file is by its content; only kinds of text are told apart by their names.
 
     Raises DocumentError: missing, corrupt (not what its name says), or unsupported.
     """
@@ -50,7 +49,7 @@ def media_type(path: Path, document: str | None = None) -> str:
     for magic, kind in _MAGIC:
         if head.startswith(magic):
             return kind
-    suffix = (path.suffix or Path(name).suffix).lower()
+    suffix = path.suffix.lower()
     is_html = b"<html" in head.lower() or head.lstrip().lower().startswith(b"<!doctype html")
     if suffix in SUFFIXES and suffix not in _TEXT_SUFFIXES:
         raise DocumentError(name, None, Reason.CORRUPT, _not_what_it_says(suffix, head, is_html))

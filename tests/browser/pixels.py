@@ -24,13 +24,13 @@ def pixels(png: bytes) -> Pixels:
 def strong(shown: Pixels) -> Mask:
     """Where there is much heat: orange, from (249, 199, 92) at a half of it to (252, 116, 14), also on a letter's edge."""
     red, green, blue = np.moveaxis(shown, 2, 0)
-    return (red > 110) & (red - blue > 0.58 * red) & (green < 0.83 * red) & (green > 0.3 * red)
+    return np.asarray((red > 110) & (red - blue > 0.58 * red) & (green < 0.83 * red) & (green > 0.3 * red))
 
 
 def warm(shown: Pixels) -> Mask:
     """Where there is any heat that an eye sees: yellow to orange."""
     red, green, blue = np.moveaxis(shown, 2, 0)
-    return (red > 235) & (green > 105) & (red - blue > 40)
+    return np.asarray((red > 110) & (red - blue > 0.16 * red))
 
 
 def outline(shown: Pixels) -> Mask:

@@ -27,7 +27,9 @@ def shown(page: Page) -> Pixels:
 
 
 def in_view(page: Page) -> None:
-    page.get_by_test_id("region").first.scroll_into_view_if_needed()
+    """Brings the word to the middle of the stage, by scrolling."""
+    region = page.get_by_test_id("region").first
+    region.evaluate("element => element.scrollIntoView({block: 'center', inline: 'center'})")
 
 
 def lies_on_the_word(screen: Pixels) -> Box:
@@ -58,9 +60,10 @@ def test_the_heat_of_a_word_lies_on_that_word(new_page: NewPage, name: str, zoom
 
 
 def test_the_heat_stays_on_the_word_when_the_page_is_moved_and_zoomed(new_page: NewPage) -> None:
-    page = new_page(viewer("rotated.pdf", zoom=1.5, boxes=0))
+    page = new_page(viewer("rotated.pdf", zoom=1.5))
     chip(page, WORD).click()
-    looked_at(page)
+    in_view(page)
+    page.keyboard.press("b")
     stage = page.get_by_test_id("stage").bounding_box()
     assert stage is not None
     x, y = stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2
@@ -145,7 +148,7 @@ def test_the_value_under_the_pointer_is_of_the_word_there(new_page: NewPage) -> 
     expect(readout).to_contain_text(f"won by “{WORD}”")
     similarity = float(readout.inner_text().split(",")[0].removeprefix("similarity "))
     assert 0.5 < similarity <= 1.0
-    page.mouse.move(stage["x"] + (left + right) / 2, stage["y"] + bottom + 3 * (bottom - top))
+    page.mouse.move(stage["x"] + right + 3 * (right - left), stage["y"] + bottom)
     expect(readout).to_have_text("Nothing was measured here.")
     page.mouse.move(1, 1)
     expect(readout).to_have_text("Point at the page to read its values.")

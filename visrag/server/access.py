@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
@@ -78,7 +80,8 @@ class Doors:
         Raises Refusal where the keys cannot be read."""
         if self.open:
             return Caller(address, "", "admin")
-        key = self._keys.find(presented) if presented else None
+        with _readable():
+            key = self._keys.find(presented) if presented else None
         return None if key is None else Caller(key.id, key.name, key.role, key.collections)
 
     def knows(self, caller: Caller) -> bool:
@@ -99,13 +102,9 @@ class Doors:
             raise AccessError("requests from other sites' pages are refused")
 
     def _known(self) -> set[str]:
-        """The keys' ids. Raises Refusal, which does not say to everybody where their file is."""
-        try:
+        """The keys' ids. Raises Refusal."""
+        with _readable():
             return {key.id for key in self._keys.list()}
-        except StoreError as error:
-            log.error("%s", error)
-            why = "the server cannot read its keys: its log says why"
-            raise Refusal(503, why, "store", {"Retry-After": "5"}) from error
 
 
 class Guard:
@@ -168,6 +167,17 @@ class Guard:
         """How many bytes a request's body may have."""
         upload = scope["method"] == "POST" and scope["path"].endswith("/documents")
         return self._settings.body_bytes + (self._settings.upload_bytes if upload else 0)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Turn the error of a file of keys that cannot be read into one that does not tell everybody where it is."""
+    try:
+        yield
+    except StoreError as error:
+        log.error("%s", error)
+        why = "the server cannot read its keys: its log says why"
+        raise Refusal(503, why, "store", {"Retry-After": "5"}) from error
 
 
 def _guarded(path: str) -> bool:

@@ -75,9 +75,9 @@ async def collections(held: Held, caller: Who) -> Collections:
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def prometheus(held: Held, caller: Who) -> Response:
-    """What Prometheus asks for; with keys, an admin's."""
-    if not caller.may("admin"):
-        raise AccessError(f"this needs an admin's key; this one is a {caller.role}'s")
+    """What Prometheus asks for; with keys, an admin's of all collections."""
+    if not caller.may("admin") or caller.collections is not None:
+        raise AccessError("this needs an admin's key that sees all collections")
 
     def gather() -> bytes:
         for collection in held.served.collections.values():

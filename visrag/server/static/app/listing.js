@@ -1,12 +1,13 @@
 /** The list of documents, kept up to date by the server's events. */
 import { api, urls } from "./api.js";
 import { useEffect, useRef, useState } from "./library.js";
+import { plural } from "./text.js";
 
 const PAGE = 100; // documents
 const AGAIN = 3000; // ms, after which a stream that was refused is asked for again
 
 /** @returns the documents shown, how many there are, `put` for one that has changed, `gone(id)` for one removed */
-function useDocuments({ collection, state, changed }) {
+function useDocuments({ collection, state, changed, notify }) {
   const [found, setFound] = useState({ documents: [], total: 0, error: null, loading: true });
   const [count, setCount] = useState(PAGE);
   const [missed, setMissed] = useState(0); // times that the stream was cut: the list is asked for again
@@ -37,8 +38,9 @@ function useDocuments({ collection, state, changed }) {
         urls.events(collection.name),
         ({ documents, removed }) => {
           documents.forEach(put);
-          if (removed.length || documents.some((each) => each.state !== "queued" && each.state !== "working"))
-            changed();
+          const ended = documents.filter((each) => !["queued", "working"].includes(each.state));
+          if (ended.length) notify(told(ended));
+          if (ended.length || removed.length) changed();
           removed.forEach(gone);
         },
         () => setMissed((times) => times + 1),
@@ -71,6 +73,13 @@ function merged(before, document, state) {
   else if (index < 0) documents.unshift(document);
   else documents[index] = document;
   return { ...before, documents, total: before.total + documents.length - before.documents.length };
+}
+
+const ENDS = { indexed: "is ready", partial: "is ready in part", failed: "failed" };
+
+function told(ended) {
+  if (ended.length > 1) return `${plural(ended.length, "document")} are done.`;
+  return `${ended[0].document} ${ENDS[ended[0].state]}.`;
 }
 
 /** Browsers take up a stream again that broke, but not one that was refused. */

@@ -303,7 +303,7 @@ class Index:
         hits = []
         for number, hit in enumerate(found, offset + 1):
             page = store.page(hit.ref)
-            marks = _regions(question, page, self._maps(queries, hit.ref))
+            marks = page_regions(question, page, self._maps(queries, hit.ref))
             snippet = _snippet(marks, page.text)
             hits.append(Hit(number, *hit.ref, hit.score, page.text, snippet, marks, hit.legs, question, self))
         clock.lap("regions")
@@ -332,8 +332,10 @@ class Index:
     def token_maps(self, question: str, document: str, page: int) -> TokenMaps | None:
         """The similarity of each of the question's tokens to each place of a page, from the stored vectors; None for a
         page without vectors. Raises NotFound, UsageError."""
-        self.page(document, page)
-        return self._maps(self._encode(_checked(question)), PageRef(document, page))
+        maps = self._maps(self._encode(_checked(question)), PageRef(document, page))
+        if maps is None:
+            self.page(document, page)  # or NotFound
+        return maps
 
     def regions(self, question: str, document: str, page: int, token: str | None = None) -> tuple[Region, ...]:
         """The boxes of a page that hold the evidence for a question, or for one token of it, best first.
@@ -342,7 +344,7 @@ class Index:
         """
         question = _checked(question)
         found = self.page(document, page)
-        return _regions(question, found, self._maps(self._encode(question), PageRef(document, page)), token)
+        return page_regions(question, found, self._maps(self._encode(question), PageRef(document, page)), token)
 
     def highlight(
         self, question: str, document: str, page: int, token: str | None = None, side: int = IMAGE_SIDE
@@ -492,8 +494,9 @@ class Index:
         return None
 
 
-def _regions(question: str, page: Page, maps: TokenMaps | None, token: str | None = None) -> tuple[Region, ...]:
-    """The regions that the vectors point to; where there are none, those of the words that full text matches."""
+def page_regions(question: str, page: Page, maps: TokenMaps | None, token: str | None = None) -> tuple[Region, ...]:
+    """The regions that the vectors point to, of the question or one of its tokens; where a page has no maps, those of
+    the words that full text matches. Raises UsageError for a token that is not the question's."""
     if maps is None:
         return term_regions(page, dict.fromkeys(query_terms(token or question)))
     return regions(page, maps.places, maps.values, maps.content if token is None else maps.only(token))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict
 from typing import Any
 
@@ -44,7 +45,8 @@ class Models:
     def for_ingest(self, store: Store, vision: bool = True) -> Encoders:
         """The encoders; what is new of them is written into the settings. Without ``vision`` only that for text.
         Raises IndexMismatch, EncoderError."""
-        settings = store.settings() or {"format": FORMAT, "models": {}, "legs": [], "levels": {}, "canaries": {}}
+        new: dict[str, Any] = {"format": FORMAT, "models": {}, "legs": [], "levels": {}, "canaries": {}}
+        settings = deepcopy(store.settings() or new)
         kinds = ["text"]
         if vision and (self._wanted["vision"] or "vision" in settings["models"]):
             kinds.append("vision")
@@ -53,7 +55,7 @@ class Models:
             if kind in settings["models"]:
                 continue
             levels, canaries = calibrate(encoder), _canaries(encoder)
-            settings = store.settings() or settings
+            settings = deepcopy(store.settings()) or settings
             if kind in settings["models"]:  # by another process, meanwhile
                 _check(encoder, settings, settings["models"][kind])
                 continue

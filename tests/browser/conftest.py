@@ -1,22 +1,21 @@
-"""Chromium on the real server. Whatever a page does that it should not do fails its test: an error in the console or in a
-script, something that the content policy stops, a dialog, a request to any host but the server, a status of 500.
+"""Chromium on the real server. Whatever a page does that it should not do fails its test: an error in the console or in
+a script, something that the content policy stops, a dialog, a request to any host but the server, a status of 500.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from checkpoints import make_checkpoint
 from planted import write_planted
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Response, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
+from watching import Watch
 
 sys.path.append(str(Path(__file__).parents[1] / "server"))
 
@@ -24,6 +23,8 @@ from serving import Server, serving
 
 from visrag import Index, IngestSettings
 from visrag.server.keys import KeyFile
+
+Locked = tuple[Server, dict[str, str]]
 
 HERE = Path(__file__).parent
 WAIT = 15_000.0  # ms for what the page does; the machine may be busy
@@ -34,41 +35,6 @@ NARROW = {"width": 390, "height": 844}
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """These tests last: Playwright's event loop runs until they are done, and asyncio would not start another one."""
     items.sort(key=lambda item: item.path.is_relative_to(HERE))
-
-
-@dataclass
-class Watch:
-    """What pages did that they should not do. ``expected``: patterns of what a test brings about on purpose."""
-
-    url: str
-    expected: list[str] = field(default_factory=list)
-    seen: list[str] = field(default_factory=list)
-
-    def over(self, context: BrowserContext) -> None:
-        context.on("console", self._console)
-        context.on("weberror", lambda error: self.seen.append(f"script: {error.error}"))
-        context.on("dialog", self._dialog)
-        context.on("request", self._request)
-        context.on("response", self._response)
-
-    def unexpected(self) -> list[str]:
-        return [what for what in self.seen if not any(re.search(each, what) for each in self.expected)]
-
-    def _console(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning", "assert"):
-            self.seen.append(f"console: {message.text} ({message.location.get('url')})")
-
-    def _dialog(self, dialog: Any) -> None:
-        self.seen.append(f"dialog: {dialog.message}")
-        dialog.dismiss()
-
-    def _request(self, request: Request) -> None:
-        if not request.url.startswith((f"{self.url}/", f"blob:{self.url}/", "data:")):
-            self.seen.append(f"request: {request.url}")
-
-    def _response(self, response: Response) -> None:
-        if response.status >= 500:
-            self.seen.append(f"answer {response.status}: {response.url}")
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +61,9 @@ def server(shelves: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="session")
-def locked_server(tmp_path_factory: pytest.TempPathFactory, samples_path: Path) -> Iterator[tuple[Server, dict[str, str]]]:
+def locked_server(
+    tmp_path_factory: pytest.TempPathFactory, samples_path: Path
+) -> Iterator[tuple[Server, dict[str, str]]]:
     """A server that wants keys, and a key of each role."""
     folder = tmp_path_factory.mktemp("locked")
     index = Path(shutil.copytree(samples_path, folder / "samples"))

@@ -22,14 +22,14 @@ def pixels(png: bytes) -> Pixels:
 
 
 def strong(shown: Pixels) -> Mask:
-    """Where there is much heat: orange, from (249, 199, 92) at a half of it to (252, 116, 14), also on a letter's edge."""
+    """Where there is much heat: orange, from (249, 199, 92) at a half of it to (252, 116, 14); also at letters."""
     red, green, blue = np.moveaxis(shown, 2, 0)
     return np.asarray((red > 110) & (red - blue > 0.58 * red) & (green < 0.83 * red) & (green > 0.3 * red))
 
 
 def warm(shown: Pixels) -> Mask:
     """Where there is any heat that an eye sees: yellow to orange."""
-    red, green, blue = np.moveaxis(shown, 2, 0)
+    red, _, blue = np.moveaxis(shown, 2, 0)
     return np.asarray((red > 110) & (red - blue > 0.16 * red))
 
 

@@ -1,4 +1,4 @@
-"""Documents whose every word is where the tests put it, with three coloured marks that a screenshot can be measured by."""
+"""Documents whose every word is where the tests put it, with three coloured marks to measure a screenshot by."""
 
 from __future__ import annotations
 
@@ -54,9 +54,7 @@ def word_box() -> Box:
 
 def planted(turned: Turned) -> bytes:
     """The page of A4."""
-    marks = "".join(
-        rectangle(x - MARK / 2, y - MARK / 2, MARK, MARK, colour) for colour, (x, y) in MARKS.items()
-    )
+    marks = "".join(rectangle(x - MARK / 2, y - MARK / 2, MARK, MARK, colour) for colour, (x, y) in MARKS.items())
     prose = "".join(text(140, 640 - 24 * line, words) for line, words in enumerate(PROSE))
     return pdf_bytes([marks + prose + text(*AT, WORD, SIZE)], rotate=turned.rotate, crop=turned.crop)
 

@@ -55,7 +55,8 @@ def test_the_heat_of_a_word_lies_on_that_word(new_page: NewPage, name: str, zoom
     screen = shown(page)
     word = lies_on_the_word(screen)
     if zoom:
-        assert max(word[2] - word[0], word[3] - word[1]) == pytest.approx(2 * 96 / 72 * (word_box()[2] - word_box()[0]), rel=0.02)
+        pixels_long = zoom * 96 / 72 * (word_box()[2] - word_box()[0])
+        assert max(word[2] - word[0], word[3] - word[1]) == pytest.approx(pixels_long, rel=0.02)
     assert framed(outline(screen), word, reach=14 + 0.5 * min(word[2] - word[0], word[3] - word[1]))
 
 

@@ -74,7 +74,8 @@ def token_matches(query: Floats, vectors: Floats) -> tuple[Floats, Ints]:
     where = np.zeros(len(query), np.int32)
     rows = max(1, CHUNK_VALUES // max(1, vectors.shape[1]))
     for start in range(0, len(vectors), rows):
-        products = np.asarray(query @ vectors[start : start + rows].T, np.float32)
+        with one_blas_thread():
+            products = np.asarray(query @ vectors[start : start + rows].T, np.float32)
         found = products.argmax(axis=1)
         values = products[np.arange(len(query)), found]
         better = values > best

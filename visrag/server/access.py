@@ -158,6 +158,8 @@ class Guard:
             raise Refusal(401, why, "access", {"WWW-Authenticate": "Bearer"})
         if headers.get("content-encoding", "identity") != "identity":
             raise Refusal(415, "compressed requests are not read: send it as it is")
+        if "content-length" in headers and "transfer-encoding" in headers:  # a proxy may believe the other one
+            raise Refusal(400, "a request's length is told once: by Content-Length or by Transfer-Encoding")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self._limit(scope):
             raise too_large(self._limit(scope))

@@ -15,7 +15,7 @@ from ..errors import UsageError
 from ..fulltext import word_spans
 from ..heatmap import GAMMA, Scale
 from ..ids import document_id
-from ..index import Index
+from ..index import Index, page_regions
 from ..records import Box
 from .depends import DocumentName, Held, PageNumber, Readable, checked_question
 from .pictures import Pictures, jpeg, key_of, png
@@ -140,11 +140,12 @@ def picture(pictures: Pictures, collection: Collection, name: str, page: int, si
 
 def heat(index: Index, question: str, document: str, page: int) -> dict[str, Any]:
     """The heatmap of a page as numbers. Raises NotFound, UsageError."""
+    here = index.page(document, page)
     maps = index.token_maps(question, document, page)
     found: dict[str, Any] = {
         "document": document, "id": document_id(document), "page": page, "leg": None, "grid": None, "boxes": None,
         "scale": {"low": 0.0, "high": 1.0, "gamma": GAMMA}, "tokens": [], "words": [],
-        "regions": [asdict(region) for region in index.regions(question, document, page)],
+        "regions": [asdict(region) for region in page_regions(question, here, maps)],
     }  # fmt: skip
     if maps is None:
         return found

@@ -34,7 +34,7 @@ Query: TypeAlias = QueryVectors | Sequence[str]  # a leg's vectors, or the terms
 class Store(Protocol):
     """What an index keeps and answers. The same contract tests run over every implementation."""
 
-    # Settings: one JSON object, written when the index is made.
+    # Settings: one JSON object, written when the index is made. What ``settings`` gives is not to be changed.
     def settings(self) -> dict[str, Any]: ...
     def write_settings(self, settings: Mapping[str, Any]) -> None: ...
 

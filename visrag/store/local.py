@@ -75,6 +75,7 @@ class LocalStore(LocalWork, LocalFeedback):
         self._vectors = folder / "vectors"
         self._segments = SegmentReader(self._vectors)
         self._table: PageTable | None = None
+        self._settings: tuple[str, dict[str, Any]] = ("", {})
         self._reading = threading.Lock()
         self._appending = threading.Lock()
         self._appender: SegmentWriter | None = None
@@ -131,8 +132,10 @@ class LocalStore(LocalWork, LocalFeedback):
 
     def settings(self) -> dict[str, Any]:
         with self._database.read() as connection:
-            found: dict[str, Any] = json.loads(connection.execute("SELECT settings FROM state").fetchone()[0])
-        return found
+            text = connection.execute("SELECT settings FROM state").fetchone()[0]
+        if text != self._settings[0]:  # chance levels and canaries take a while to parse
+            self._settings = text, json.loads(text)
+        return self._settings[1]
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         with self._database.write() as connection:

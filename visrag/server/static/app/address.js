@@ -1,9 +1,11 @@
 /** The page's state ↔ the address: all of it, so that an address can be sent to a colleague. */
 import { useCallback, useEffect, useRef, useState } from "./library.js";
 
+const VIEWS = ["search", "page", "documents", "verdicts"];
+
 /** By name in the query string: the default (which is left out), whose type is the parameter's. */
 const PARAMETERS = {
-  view: "search", // search, page, documents, verdicts
+  view: VIEWS[0],
   collection: "",
   q: "",
   document: [], // filter
@@ -35,6 +37,7 @@ function read(search) {
     else if (typeof initial === "boolean") state[name] = value !== "0";
     else state[name] = value;
   }
+  if (!VIEWS.includes(state.view)) state.view = VIEWS[0];
   state.count = Math.min(Math.max(1, Math.round(state.count)), 1000);
   state.page = Math.max(1, Math.round(state.page));
   return state;

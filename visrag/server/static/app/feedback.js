@@ -1,6 +1,6 @@
 /** Verdicts on the pages of the question in the address, for the review in the address. */
 import { api } from "./api.js";
-import { useEffect, useState } from "./library.js";
+import { useEffect, useRef, useState } from "./library.js";
 
 const NAME = "visrag-reviewer";
 
@@ -16,7 +16,8 @@ function useReviewer(session) {
 
 /**
  * @returns {{of: Function, mine: Function, judge: Function, changes: number}} `of(document, page)`: all verdicts on a
- * page, `mine` one's own or null; `judge(document, page, {verdict, note})`: resolves when it is kept
+ * page, `mine` one's own or null; `judge(document, page, change)`: resolves when it is kept. `change(mine)` gives
+ * {verdict, note}; what is absent stays.
  */
 function useFeedback({ collection, session, state, fail, notify }) {
   const question = state.q.trim();
@@ -24,54 +25,57 @@ function useFeedback({ collection, session, state, fail, notify }) {
   const [reviewer, setReviewer] = useReviewer(session);
   const [list, setList] = useState([]);
   const [changes, setChanges] = useState(0);
+  const latest = useRef(list);
+  const last = useRef(Promise.resolve()); // what is being kept: a note and a verdict at once come one after the other
+  const key = JSON.stringify([collection.name, review, question]);
+  const asked = useRef(key);
+  asked.current = key;
+  const keep = (next) => {
+    latest.current = next;
+    setList(next);
+  };
 
   useEffect(() => {
-    setList([]);
+    keep([]);
     if (!question) return undefined;
     const stop = new AbortController();
     api.feedback(collection.name, { review, question }, stop.signal).then(
-      ({ feedback }) => setList(feedback),
+      ({ feedback }) => keep(feedback),
       (problem) => stop.signal.aborted || fail(problem),
     );
     return () => stop.abort();
-  }, [collection.name, review, question]);
+  }, [key]);
 
-  const of = (document, page) => list.filter((each) => each.document === document && each.page === page);
+  const of = (document, page) => ofPage(list, document, page);
   const mine = (document, page) => of(document, page).find((each) => each.reviewer === reviewer) ?? null;
 
-  const judge = async (document, page, { verdict, note }) => {
-    const before = mine(document, page);
-    try {
-      const kept = await api.judge(collection.name, {
-        question,
-        document,
-        page,
-        verdict,
-        note,
-        review,
-        reviewer,
-      });
-      setList((all) => {
-        const others = all.filter(
-          (each) => each.document !== document || each.page !== page || each.reviewer !== reviewer,
-        );
-        return verdict || note ? [...others, kept] : others;
-      });
-      setChanges((count) => count + 1);
-      notify(told(verdict, note, before));
-    } catch (problem) {
-      fail(problem);
+  const send = async (document, page, change) => {
+    const mine = ofPage(latest.current, document, page).find((each) => each.reviewer === reviewer) ?? null;
+    const { verdict = mine?.verdict ?? null, note = mine?.note ?? "" } = change(mine);
+    const kept = await api.judge(collection.name, { question, document, page, verdict, note, review, reviewer });
+    if (asked.current === key) {
+      const others = latest.current.filter(
+        (each) => each.document !== document || each.page !== page || each.reviewer !== reviewer,
+      );
+      keep(verdict || note ? [...others, kept] : others);
     }
+    setChanges((count) => count + 1);
+    notify(told(verdict, note, mine));
+  };
+
+  const judge = (document, page, change) => {
+    last.current = last.current.then(() => send(document, page, change)).catch(fail);
+    return last.current;
   };
 
   /** Gives a verdict, or takes back the same one; the note stays. */
-  const toggle = (document, page, verdict) => {
-    const before = mine(document, page);
-    return judge(document, page, { verdict: before?.verdict === verdict ? null : verdict, note: before?.note ?? "" });
-  };
+  const toggle = (document, page, verdict) =>
+    judge(document, page, (mine) => ({ verdict: mine?.verdict === verdict ? null : verdict }));
 
   return { of, mine, judge, toggle, changes, reviewer, setReviewer };
 }
+
+const ofPage = (list, document, page) => list.filter((each) => each.document === document && each.page === page);
 
 function told(verdict, note, before) {
   if (verdict === (before?.verdict ?? null) && note) return "Note kept.";

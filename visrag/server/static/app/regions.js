@@ -11,6 +11,21 @@ const placed = ([x0, y0, x1, y1]) => ({
   height: percent(y1 - y0),
 });
 
+const NUMBER = 21; // CSS pixels: the side of a region's number, and a little room
+
+/** How far to the left the number of each region goes, in CSS pixels, so that it covers no number before it. */
+function movedAside(regions, layout) {
+  const taken = [];
+  return regions.map(({ box }) => {
+    const [left, top] = [box[0] * layout.width, box[1] * layout.height];
+    const place = { left, top };
+    const covers = (other) => Math.abs(other.left - place.left) < NUMBER && Math.abs(other.top - top) < NUMBER;
+    for (let other = taken.find(covers); other; other = taken.find(covers)) place.left = other.left - NUMBER;
+    taken.push(place);
+    return left - place.left;
+  });
+}
+
 /** For the eye only: wherever it is used, the regions stand beside it as text. */
 function Regions({ regions }) {
   return html`<span class="regions" aria-hidden="true">
@@ -18,4 +33,4 @@ function Regions({ regions }) {
   </span>`;
 }
 
-export { Regions, placed };
+export { Regions, movedAside, placed };

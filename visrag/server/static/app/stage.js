@@ -2,7 +2,7 @@
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./library.js";
 import { Overlay } from "./overlay.js";
 import { useMoving } from "./moving.js";
-import { placed } from "./regions.js";
+import { movedAside, placed } from "./regions.js";
 
 const INCH = 96 / 72; // CSS pixels a point at zoom 1
 const MARGIN = 16; // CSS pixels around the page
@@ -53,6 +53,7 @@ function Stage({ page, look, marks, onPoint }) {
     left: `${layout.left}px`,
     top: `${layout.top}px`,
   };
+  const aside = layout ? movedAside(regions, layout) : [];
   const ground = layout && { width: `${layout.width + 2 * MARGIN}px`, height: `${layout.height + 2 * MARGIN}px` };
   return html`<div class="stage" ref=${view} tabindex="0" role="region" aria-label=${label} data-testid="stage"
       data-zoom=${layout?.zoom.toFixed(4)} ...${zoomed}>
@@ -64,9 +65,9 @@ function Stage({ page, look, marks, onPoint }) {
       ${overlay && html`<${Overlay} ...${overlay} picture=${picture} layout=${layout} />`}
       ${regions.map(
         (region, index) => html`<a key=${index} class="region numbered" data-testid="region"
-        style=${placed(region.box)} href=${onRegion(region)} target="_blank" rel="noopener" draggable="false"
+        style=${placed(region.box)} href=${onRegion(region)} target="_blank" rel="noopener" draggable=${false}
         aria-label=${`Crop of region ${index + 1}${region.text ? `: ${region.text}` : ""}`}
-        ><span aria-hidden="true">${index + 1}</span></a>`,
+        ><span aria-hidden="true" style=${{ translate: `${-aside[index]}px` }}>${index + 1}</span></a>`,
       )}
       ${spot && html`<span class="spot" data-testid="spot" style=${placed(spot)}></span>`}
     </div></div>`
@@ -121,7 +122,7 @@ function Picture({ picture, layout, label }) {
     };
   }, [side, shown]);
   if (broken) return html`<p class="error" role="alert">The page's picture did not come.</p>`;
-  return html`<img class="picture" src=${picture(shown)} alt=${`Picture of ${label}`} draggable="false"
+  return html`<img class="picture" src=${picture(shown)} alt=${`Picture of ${label}`} draggable=${false}
     data-testid="picture" data-ready=${shown >= side ? "true" : "false"} />`;
 }
 

@@ -11,8 +11,7 @@ function Verdict({ feedback }) {
   const [note, setNote] = useState("");
   useEffect(() => setNote(mine?.note ?? ""), [open, page, mine?.note]);
   const keep = () =>
-    note.trim() !== (mine?.note ?? "") &&
-    feedback.judge(open, page, { verdict: mine?.verdict ?? null, note: note.trim() });
+    note.trim() !== (mine?.note ?? "") && feedback.judge(open, page, () => ({ note: note.trim() }));
   const button = (
     verdict,
     key,

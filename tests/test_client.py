@@ -13,7 +13,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
@@ -29,6 +29,7 @@ from visrag import (
     AccessError,
     Client,
     DocumentError,
+    Hit,
     Index,
     IngestSettings,
     LimitError,
@@ -223,6 +224,24 @@ def public(kind: type) -> dict[str, inspect.Signature]:
     return {name: inspect.signature(method) for name, method in methods if not name.startswith("_")}
 
 
+def told(record: object) -> list[object]:
+    """The plain values in a record, in order."""
+    if isinstance(record, Hit):
+        return told(record.as_dict())
+    if is_dataclass(record):
+        return told([getattr(record, field.name) for field in fields(record)])
+    if isinstance(record, dict):
+        return told(list(record.items()))
+    if isinstance(record, list | tuple):
+        return [value for part in record for value in told(part)]
+    return [record]
+
+
+def near(record: object) -> list[object]:
+    """As ``told``, to compare with: what BLAS computes depends a little on where arrays lie."""
+    return [pytest.approx(value, abs=1e-5) if isinstance(value, float) else value for value in told(record)]
+
+
 def test_the_client_has_the_methods_of_the_index() -> None:
     own, other = public(Client), public(Index)
     del other["open"], other["load"]  # its store, and its models
@@ -242,10 +261,9 @@ def test_importing_the_package_imports_no_http_client() -> None:
 @pytest.mark.parametrize("question", [PASS, FROST, "会議室の定員は何名ですか", "<script>alert('&')</script> pass?"])
 def test_the_hits_are_the_same(question: str, rank: Rank, client: Client, samples_index: Index) -> None:
     found, expected = client.search(question, 8, rank=rank), samples_index.search(question, 8, rank=rank)
-    assert [hit.as_dict() for hit in found] == [hit.as_dict() for hit in expected]
-    assert found == expected
+    assert told(found) == near(expected)
     assert [hit.text for hit in found] == [hit.text for hit in expected]
-    assert [(hit.shares, hit.marks) for hit in found] == [(hit.shares, hit.marks) for hit in expected]
+    assert told([(hit.shares, hit.marks) for hit in found]) == near([(hit.shares, hit.marks) for hit in expected])
 
 
 def test_the_hits_are_the_same_with_filters_and_past_the_first(client: Client, samples_index: Index) -> None:
@@ -254,8 +272,8 @@ def test_the_hits_are_the_same_with_filters_and_past_the_first(client: Client, s
         assert [hit.rank for hit in index.search(PASS, 2, offset=3)] == [4, 5]
         assert index.search(PASS, tags={"kind": "other"}) == []
         assert index.search(PASS, documents=[]) == []
-    assert client.search(PASS, 2, documents, offset=1) == samples_index.search(PASS, 2, documents, offset=1)
-    assert client.search(PASS, 9, tags={"kind": "sample"}) == samples_index.search(PASS, 9, tags={"kind": "sample"})
+    for asked in ((PASS, 2, documents, None, "fusion", 1), (PASS, 9, None, {"kind": "sample"})):
+        assert told(client.search(*asked)) == near(samples_index.search(*asked))
 
 
 def test_an_answer_says_where_the_servers_time_went(client: Client, samples_index: Index) -> None:
@@ -268,13 +286,13 @@ def test_an_answer_says_where_the_servers_time_went(client: Client, samples_inde
 def test_the_account_is_the_same(client: Client, samples_index: Index) -> None:
     for asked in ({}, {"rank": "maxsim"}, {"documents": [REPORT]}, {"tags": {"kind": "sample"}}):
         found = client.account(PASS, REPORT, 3, **asked)
-        assert found == samples_index.account(PASS, REPORT, 3, **asked)
+        assert told(found) == near(samples_index.account(PASS, REPORT, 3, **asked))
         assert sum(share.score for share in found.shares) == pytest.approx(found.score, abs=1e-3)
 
 
 def test_the_evidence_is_the_same(client: Client, samples_index: Index) -> None:
     for page in (1, 3, 6):
-        assert client.regions(PASS, REPORT, page) == samples_index.regions(PASS, REPORT, page)
+        assert told(client.regions(PASS, REPORT, page)) == near(samples_index.regions(PASS, REPORT, page))
         found, expected = client.token_maps(PASS, REPORT, page), samples_index.token_maps(PASS, REPORT, page)
         assert found is not None
         assert expected is not None
@@ -293,11 +311,11 @@ def test_the_highlighted_page_is_the_same_to_the_pixel(token: str | None, client
     expected = samples_index.highlight(PASS, REPORT, 3, token, 900)
     assert found.image.mode == "RGB"
     assert found.image.size == expected.image.size
-    np.testing.assert_array_equal(np.asarray(found.image), np.asarray(expected.image))
-    assert found.regions == expected.regions
+    np.testing.assert_allclose(np.asarray(found.image, int), np.asarray(expected.image, int), atol=1)
+    assert told(found.regions) == near(expected.regions)
     hit = client.search(PASS, 1)[0]
     assert (hit.document, hit.page) == (REPORT, 3)
-    np.testing.assert_array_equal(np.asarray(hit.heatmap(token, 900)), np.asarray(expected.image))
+    np.testing.assert_allclose(np.asarray(hit.heatmap(token, 900), int), np.asarray(expected.image, int), atol=1)
 
 
 def test_the_page_is_the_same_but_for_its_words(client: Client, samples_index: Index) -> None:
@@ -610,7 +628,7 @@ def test_a_server_with_keys_wants_one(guarded: tuple[Served, dict[str, str]]) ->
 def test_a_key_sees_its_collections(guarded: tuple[Served, dict[str, str]], samples_index: Index) -> None:
     server, keys = guarded
     with Client(server.url, keys["reader"]) as client:  # the only one that it sees
-        assert client.search(PASS) == samples_index.search(PASS)
+        assert told(client.search(PASS)) == near(samples_index.search(PASS))
         with pytest.raises(AccessError, match="writer"):
             client.remove(REPORT)
     with Client(server.url, keys["admin"]) as client, pytest.raises(UsageError, match="there are samples, more"):

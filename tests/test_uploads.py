@@ -85,9 +85,9 @@ def test_files_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with fsspec.open(kept, "rb") as file:
         assert file.read() == DATA
     everything_is_old(monkeypatch)
-    assert place.sweep([kept]) == 0
-    assert place.sweep([]) == 1
-    assert place.sweep([]) == 0
+    assert place.sweep(lambda: [kept]) == 0
+    assert place.sweep(list) == 1
+    assert place.sweep(list) == 0
 
 
 def test_files_of_an_index_on_qdrant(tmp_path: Path) -> None:
@@ -103,11 +103,11 @@ def test_the_sweep_takes_what_nobody_needs_and_nothing_young(
     place = Uploads(str(store.folder))
     queued, done = keep(place, "queued.pdf"), keep(place, "done.pdf")
     store.enqueue([upload_order("queued.pdf", queued)])
-    assert place.sweep(job.order.uri for job in store.jobs()) == 0
+    assert place.sweep(lambda: [job.order.uri for job in store.jobs()]) == 0
     everything_is_old(monkeypatch)
     with place.part() as part:
         part.write_bytes(DATA)
-        assert place.sweep(job.order.uri for job in store.jobs()) == 1
+        assert place.sweep(lambda: [job.order.uri for job in store.jobs()]) == 1
         assert part.read_bytes() == DATA
     assert Path(queued).exists()
     assert not Path(done).exists()
@@ -122,12 +122,12 @@ def test_what_a_killed_process_was_writing_goes(tmp_path: Path) -> None:
     assert process.stdout is not None
     process.stdout.read(1)
     place = Uploads(str(tmp_path))
-    place.sweep([])
+    place.sweep(list)
     assert len(files(tmp_path)) == 1  # it is alive
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    place.sweep([])
+    place.sweep(list)
     assert files(tmp_path) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
@@ -22,7 +23,8 @@ from .settings import IngestSettings
 
 if TYPE_CHECKING:
     from .client import Client
-    from .index import Hit, Index
+    from .hits import Hit
+    from .index import Index
     from .queue import Queue
 
 __version__ = "0.1.0"
@@ -47,17 +49,10 @@ __all__ = [
 ]
 
 
+_MODULES = {"Client": "client", "Hit": "hits", "Index": "index", "Queue": "queue"}  # imported when first used
+
+
 def __getattr__(name: str) -> Any:
-    if name in ("Index", "Hit"):  # imported when first used: they need numpy
-        from . import index
-
-        return getattr(index, name)
-    if name == "Client":
-        from . import client
-
-        return client.Client
-    if name == "Queue":
-        from . import queue
-
-        return queue.Queue
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)

@@ -11,12 +11,13 @@ from .records import LegScore
 
 WHOLE = "the whole question"
 PUNCTUATION = "punctuation"
+PROMPT = "the model's prompt"
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
     """What a word of the question gave to a score. ``start``, ``end``: where it stands in the question, in
-    characters; None for what is no word of it (``WHOLE``, ``PUNCTUATION``)."""
+    characters; None for what is no word of it (``WHOLE``, ``PUNCTUATION``, ``PROMPT``)."""
 
     word: str
     start: int | None
@@ -24,8 +25,9 @@ class Share:
     score: float
 
 
-def token_words(question: str, tokens: Sequence[str]) -> list[int | None]:
-    """For each token of a leg the word of the question, by ``fulltext.word_spans``, that it is part of; None for marks.
+def token_words(question: str, tokens: Sequence[str], own: Sequence[bool]) -> list[int | None]:
+    """For each token of a leg the word of the question, by ``fulltext.word_spans``, that it is part of; None for marks,
+    and for those that are not the question's ``own``.
 
     Tokens are found in the question in their order, without regard to case and accents.
     """
@@ -33,8 +35,8 @@ def token_words(question: str, tokens: Sequence[str]) -> list[int | None]:
     text, origin = _folded(question)
     found: list[int | None] = []
     cursor = 0
-    for token in tokens:
-        piece = _folded(token.removeprefix("##").lstrip("▁Ġ "))[0]
+    for token, mine in zip(tokens, own, strict=True):
+        piece = _folded(token.removeprefix("##").lstrip("▁Ġ "))[0] if mine else ""
         at = text.find(piece, cursor) if piece else -1
         if at < 0:
             found.append(None)
@@ -50,9 +52,12 @@ def shares(question: str, legs: Sequence[LegScore]) -> tuple[Share, ...]:
     sums: dict[int | str, float] = {}
     for leg in legs:
         tokens = [token.token for token in leg.token_scores]
-        owners = _term_words(question, tokens) if leg.leg == "fulltext" else token_words(question, tokens)
+        own = [token.own for token in leg.token_scores]
+        owners = _term_words(question, tokens) if leg.leg == "fulltext" else token_words(question, tokens, own)
         for owner, token in zip(owners, leg.token_scores, strict=True):
             key: int | str = PUNCTUATION if owner is None else owner
+            if not token.own:
+                key = PROMPT
             if leg.leg == "windows":  # one vector for all of it
                 key = WHOLE
             sums[key] = sums.get(key, 0.0) + leg.weight * token.score

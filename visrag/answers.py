@@ -11,7 +11,7 @@ import numpy as np
 
 from .account import Share
 from .heatmap import TokenMaps
-from .index import Account, Hit, Pages
+from .hits import Account, Hit, Pages
 from .records import Document, DocumentState, Failure, Feedback, LegScore, Page, Places, Region, TokenScore
 
 Json = Mapping[str, Any]
@@ -83,7 +83,9 @@ def maps_of(found: Json) -> TokenMaps | None:
         places = Places.on_grid(rows, cols, vectors)
     else:
         places = Places.of_boxes(found["boxes"], vectors)
-    return TokenMaps(tuple(token["token"] for token in tokens), places, values, weights, content)
+    own = [i for i, token in enumerate(tokens) if token["own"]]
+    names = tuple(token["token"] for token in tokens)
+    return TokenMaps(names, places, values, weights, content, range(own[0], own[-1] + 1) if own else range(0))
 
 
 def feedback_of(found: Json) -> Feedback:
@@ -101,7 +103,9 @@ def feedback_of(found: Json) -> Feedback:
 
 def _leg_of(found: Json) -> LegScore:
     tokens = tuple(
-        TokenScore(token["token"], float(token["score"]), None if token["box"] is None else tuple(token["box"]))
+        TokenScore(
+            token["token"], float(token["score"]), None if token["box"] is None else tuple(token["box"]), token["own"]
+        )
         for token in found["token_scores"]
     )
     return LegScore(found["leg"], found["encoder"], found["weight"], found["score"], tokens)

@@ -21,8 +21,8 @@ from .answers import (
 )
 from .connection import Connection
 from .errors import DocumentError, Reason, UsageError
+from .hits import IMAGE_SIDE, Account, Answer, Highlight, Hit
 from .ids import document_id
-from .index import IMAGE_SIDE, Account, Answer, Highlight, Hit
 from .records import Document, Failure, Feedback, Page, Region, Verdict
 from .settings import IngestSettings, Rank
 from .store.remote import is_url

@@ -114,7 +114,7 @@ class Connection:
                     raise
                 time.sleep(0.1 * 2**attempt)
                 continue
-            if response.is_success:
+            if response.is_success or (method == "DELETE" and attempt > 1 and response.status_code == 404):
                 return response
             wait = _retry_after(response)
             if wait is None or wait > LONGEST_WAIT or attempt == ATTEMPTS:

@@ -53,13 +53,14 @@ def question_map(maps: Floats, weights: Floats) -> Floats:
 @dataclass(frozen=True, slots=True)
 class TokenMaps:
     """A page's token maps: ``values`` (t, m) on their ``places``, and the ``content`` (t,): 1 for the tokens that say
-    what is asked for, 0 for markers, prompts, punctuation and stop words."""
+    what is asked for, 0 for markers, prompts, punctuation and stop words. ``own``: those of the question itself."""
 
     tokens: tuple[str, ...]
     places: Places
     values: Floats
     weights: Floats
     content: Floats
+    own: range
 
     @classmethod
     def of(cls, query: QueryVectors, patch: PatchVectors) -> TokenMaps:
@@ -69,7 +70,7 @@ class TokenMaps:
         telling = np.array([i in own and bool(terms(token)) for i, token in enumerate(tokens)])
         counted = query.weights > 0
         content = counted & telling if (counted & telling).any() else counted
-        return cls(tokens, patch.places, token_maps(query, patch), query.weights, content.astype(np.float32))
+        return cls(tokens, patch.places, token_maps(query, patch), query.weights, content.astype(np.float32), own)
 
     def only(self, token: str) -> Floats:
         """1 for the tokens that are ``token``, or else a part of it, (t,). Raises UsageError where there is none."""

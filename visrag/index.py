@@ -8,18 +8,17 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
-from .account import Share, matched, shares
+from .account import shares
 from .errors import NotFound, Reason, UsageError
-from .evidence import regions, term_regions
-from .fulltext import query_terms
+from .evidence import regions
 from .heatmap import Scale, TokenMaps, overlay, question_map
+from .hits import IMAGE_SIDE, Account, Answer, Highlight, Hit, page_regions, snippet_of
 from .models import Models, legs
-from .records import Document, Failure, Feedback, Filter, LegScore, Page, PageRef, QueryVectors, Region, Verdict
+from .records import Document, Failure, Feedback, Filter, Page, PageRef, QueryVectors, Region, Verdict
 from .settings import IngestSettings, Rank
 from .store import Store
 from .store.opening import QDRANT, open_store
@@ -31,96 +30,7 @@ if TYPE_CHECKING:
     from .ingest import Progress, Summary
     from .render import Renderer
 
-IMAGE_SIDE = 1600  # pixels of a page image's longer side, where none is given
-SNIPPET = 240  # characters
-RENDERERS = 2  # processes that make pictures of pages, kept for the next
-
-
-class Pages(Protocol):
-    """What a Hit asks for its pictures: the Index or the Client that it comes from."""
-
-    def page_image(self, document: str, page: int, side: int = IMAGE_SIDE) -> Image: ...
-    def highlight(
-        self, question: str, document: str, page: int, token: str | None = None, side: int = IMAGE_SIDE
-    ) -> Highlight: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A page that was found, and the account of its score: the legs' weighted scores add up to ``score``."""
-
-    rank: int
-    document: str
-    page: int
-    score: float
-    text: str = field(repr=False)
-    snippet: str
-    regions: tuple[Region, ...] = field(repr=False)
-    legs: tuple[LegScore, ...] = field(repr=False)
-    _question: str = field(repr=False, compare=False)
-    _index: Pages = field(repr=False, compare=False)
-
-    @property
-    def shares(self) -> tuple[Share, ...]:
-        """What each word of the question gave to the score, the most first; they add up to it."""
-        return shares(self._question, self.legs)
-
-    @property
-    def marks(self) -> list[tuple[int, int]]:
-        """Where words of the snippet stand that the question's words match, as (start, end) in characters."""
-        return matched(self._question, self.snippet)
-
-    def image(self, side: int = IMAGE_SIDE) -> Image:
-        """The page's picture (RGB), its longer side ``side`` pixels."""
-        return self._index.page_image(self.document, self.page, side)
-
-    def heatmap(self, token: str | None = None, side: int = IMAGE_SIDE) -> Image:
-        """The page's picture with the evidence highlighted: of the whole question, or of one of its tokens."""
-        return self._index.highlight(self._question, self.document, self.page, token, side).image
-
-    def as_dict(self) -> dict[str, Any]:
-        """The hit as ``visrag search --json`` prints it."""
-        return {
-            "rank": self.rank,
-            "document": self.document,
-            "page": self.page,
-            "score": self.score,
-            "snippet": self.snippet,
-            "legs": [asdict(leg) for leg in self.legs],
-            "regions": [asdict(region) for region in self.regions],
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The hits of a question, and where the time went, in seconds by step."""
-
-    question: str
-    hits: list[Hit]
-    timings: Mapping[str, float]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The answer as ``visrag search --json`` prints it."""
-        took = round(sum(self.timings.values()) * 1000, 1)
-        return {"query": self.question, "took_ms": took, "hits": [hit.as_dict() for hit in self.hits]}
-
-
-@dataclass(frozen=True, slots=True)
-class Highlight:
-    """A page with the evidence for a question drawn on it."""
-
-    image: Image
-    regions: tuple[Region, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """The score of a page for a question, and what it is made of: the legs' weighted scores, and the shares of the
-    question's words, each add up to it."""
-
-    score: float
-    legs: tuple[LegScore, ...]
-    shares: tuple[Share, ...]
+RENDERERS = max(2, os.cpu_count() or 1)  # processes that make pictures of pages, kept for the next
 
 
 class Index:
@@ -304,7 +214,7 @@ class Index:
         for number, hit in enumerate(found, offset + 1):
             page = store.page(hit.ref)
             marks = page_regions(question, page, self._maps(queries, hit.ref))
-            snippet = _snippet(marks, page.text)
+            snippet = snippet_of(marks, page.text)
             hits.append(Hit(number, *hit.ref, hit.score, page.text, snippet, marks, hit.legs, question, self))
         clock.lap("regions")
         return Answer(question, hits, clock.laps)
@@ -384,13 +294,20 @@ class Index:
     def export(self, question: str, pages: Sequence[tuple[str, int]]) -> bytes:
         """A PDF of pages, given as (document, page), with the evidence for a question as highlight annotations.
 
+        Pages that have gone are left out.
+
         Raises NotFound, UsageError, DocumentError, MissingExtra.
         """
         from .annotate import MarkedPage, annotated_pdf, marks_of
 
         marked = []
         for document, number in pages:
-            page = self.page(document, number)
+            try:
+                page = self.page(document, number)
+            except NotFound:
+                if len(pages) == 1:
+                    raise
+                continue
             marks = marks_of(page, self.regions(question, document, number))
             image = partial(self.page_image, document, number)
             path = self._pdf_of(document, number)
@@ -414,7 +331,8 @@ class Index:
         The last by the same reviewer for the same question and page in a review counts; None without a note takes it
         back. Raises NotFound, UsageError.
         """
-        self.page(document, page)
+        if verdict is not None or note:  # what was said of a page that has gone can be taken back
+            self.page(document, page)
         found = Feedback(_checked(question), document, page, verdict, note, review, reviewer, time.time())
         self.open().judge(found)
         return found
@@ -494,14 +412,6 @@ class Index:
         return None
 
 
-def page_regions(question: str, page: Page, maps: TokenMaps | None, token: str | None = None) -> tuple[Region, ...]:
-    """The regions that the vectors point to, of the question or one of its tokens; where a page has no maps, those of
-    the words that full text matches. Raises UsageError for a token that is not the question's."""
-    if maps is None:
-        return term_regions(page, dict.fromkeys(query_terms(token or question)))
-    return regions(page, maps.places, maps.values, maps.content if token is None else maps.only(token))
-
-
 def _read_image(path: Path, side: int) -> Image:
     from PIL import Image as images
 
@@ -530,17 +440,6 @@ def _copied(original: Path, name: str, folder: Path) -> Path:
     copy = folder / f"{os.urandom(8).hex()}{PurePosixPath(name).suffix}"
     shutil.copyfile(original, copy)
     return copy
-
-
-def _snippet(regions: Sequence[Region], text: str) -> str:
-    """The text of the best regions, or else the page's beginning, on one line."""
-    found = " … ".join(dict.fromkeys(region.text for region in regions[:3] if region.text))
-    line = " ".join((found or text).split())
-    return (
-        line
-        if len(line) <= SNIPPET
-        else line[: line.rfind(" ", 0, SNIPPET) if " " in line[:SNIPPET] else SNIPPET] + " …"
-    )
 
 
 class _Clock:

@@ -307,11 +307,15 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class TokenScore:
-    """What one token of the question (full text: one term) gave to a leg's score, and where it won."""
+    """What one token of the question (full text: one term) gave to a leg's score, and where it won.
+
+    ``own``: whether it is the question's own, and not a prompt's or an augmentation's.
+    """
 
     token: str
     score: float
     box: Box | None
+    own: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,11 +96,17 @@ def explain(
     store.page(ref)
     parts = [part for leg in legs if (part := _part(leg, question, queries, rank)) is not None]
     if rank == "fusion":
-        parts = [
-            _to_best(part, store.candidates(part.leg.name, part.query, filter, 1)) if part.leg == FULLTEXT else part
-            for part in parts
-        ]
+        parts = [_to_best(part, _best_of(store, part, filter, ref)) for part in parts]
     return _account(store, parts, ref)
+
+
+def _best_of(store: Store, part: Part, filter: Filter, ref: PageRef) -> list[tuple[PageRef, float]]:
+    """The best page by full text, were the page ``ref`` among those of the filter."""
+    if part.leg != FULLTEXT:
+        return []
+    own = float(store.score(part.leg.name, part.query, [ref])[0])
+    found = store.candidates(part.leg.name, part.query, filter, 1)
+    return [max([*found, (ref, own)], key=lambda each: each[1])]
 
 
 def _part(leg: Leg, question: str, queries: Mapping[str, QueryVectors], rank: Rank) -> Part | None:
@@ -119,7 +125,7 @@ def _part(leg: Leg, question: str, queries: Mapping[str, QueryVectors], rank: Ra
 
 def _to_best(part: Part, found: Sequence[tuple[PageRef, float]]) -> Part:
     """Full text as a share of the best page's score; other legs as they are."""
-    if part.leg != FULLTEXT or not found:
+    if part.leg != FULLTEXT or not found or not found[0][1]:
         return part
     return Part(part.leg, part.query, WEIGHTS["fulltext"] / found[0][1])
 
@@ -153,9 +159,11 @@ def _token_scores(store: Store, part: Part, query: QueryVectors, ref: PageRef) -
     best, where = token_matches(query.vectors, found.vectors)
     if part.corrected:
         best = best - CHANCE * store.chance(part.leg.name, [ref])[0]
+    own = range(len(best)) if query.own is None else query.own
+    scores = query.weights * best
     return tuple(
-        TokenScore(query.tokens[i], float(query.weights[i] * best[i]), _place(found.places, int(where[i])))
-        for i in np.flatnonzero(query.weights)
+        TokenScore(query.tokens[i], float(scores[i]), _place(found.places, int(where[i])), i in own)
+        for i in np.flatnonzero(query.weights).tolist()
     )
 
 

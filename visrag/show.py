@@ -16,7 +16,7 @@ import click
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-    from .index import Hit
+    from .hits import Hit
     from .ingest import Progress, Summary
     from .queue import Queue, Status
     from .records import Document, Failure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -23,7 +23,7 @@ from .store.qdrant_address import Address
 from .store.remote import Downloads, Folder, is_url, local_path
 from .store.segments import sync_folder
 
-YOUNG = 60.0  # seconds for which a file that was kept may not be in the queue yet
+YOUNG = 3600.0  # seconds for which a file that was kept, or is being copied, may not be in the queue yet
 _STAMP = 16  # characters of a name: when the file was kept, in nanoseconds since 1970
 
 _SUFFIX_OF = {"text/markdown": ".md", "text/html": ".html", "text/plain": ".txt"}
@@ -69,7 +69,7 @@ class Uploads:
             os.close(held)
 
     def keep(self, path: Path, name: str) -> str:
-        """Keep a file whole and on the disk: the URI for its order, which is to be enqueued within a minute.
+        """Keep a file whole and on the disk: the URI for its order, which is to be enqueued soon.
 
         A ``part`` is moved where that can be done, any other file copied. ``name``: the document's, for its suffix.
         Raises StoreError.
@@ -88,15 +88,16 @@ class Uploads:
             sync_folder(self._folder.parent)
         return str(target)
 
-    def sweep(self, needed: Iterable[str]) -> int:
-        """Delete the files but for those that are ``needed``, the URIs of the orders in the queue, and those that have
-        just come: how many. Also what killed processes were writing. Raises StoreError."""
+    def sweep(self, needed: Callable[[], Iterable[str]]) -> int:
+        """Delete the files but for those that are ``needed``, the URIs of the orders in the queue, and those that came
+        within the hour: how many. Also what killed processes were writing. Raises StoreError."""
         if self._folder is not None:
             with mapped(self._folder):
                 for part in (self._folder / PARTS).glob("*"):
                     unlink_dead(part)
-        before, kept = time.time() - YOUNG, set(needed)
+        before = time.time() - YOUNG
         old = [name for name in self._files.names() if _kept_at(name) < before]
+        kept = set(needed())  # asked for after the names: what is enqueued meanwhile is among them
         unused = [name for name in old if f"{self._files.url}/{name}" not in kept]
         self._files.delete(unused)
         return len(unused)
@@ -116,7 +117,7 @@ def upload_order(
 
 
 def retry_order(store: Store, uploads: Uploads, name: str, settings: IngestSettings | None = None) -> Order:
-    """The order for a document of the index that is to be read once more, to be enqueued within a minute.
+    """The order for a document of the index that is to be read once more, to be enqueued soon.
 
     Its file is the index's copy, which is kept anew among the uploads, or else where it came from. Of a document that
     is in the queue it is the order that is there. Raises NotFound where there is no file, or no such document.

@@ -8,6 +8,8 @@ from urllib.parse import urlencode
 
 from playwright.sync_api import Locator, Page, expect
 
+WIDE = {"width": 1440, "height": 900}
+NARROW = {"width": 390, "height": 844}
 SETTLED = 350  # ms after which a view that was moved has written where it is, and shows it
 READ = 120_000.0  # ms that a small document may take until it is ready: a process starts, and loads the model
 
@@ -22,10 +24,15 @@ def address(collection: str, **state: Any) -> str:
     return "/?" + urlencode({"collection": collection, **state}, doseq=True)
 
 
+def drawn(page: Page) -> None:
+    """Until the page in the viewer is drawn as sharp as it gets."""
+    page.wait_for_function(READY)
+
+
 def looked_at(page: Page) -> None:
     """Until the page in the viewer and its heat are drawn as sharp as they get."""
     page.get_by_test_id("overlay").wait_for()
-    page.wait_for_function(READY)
+    drawn(page)
     page.wait_for_timeout(SETTLED)
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from acting import WIDE
 from checkpoints import make_checkpoint
-from planted import write_planted
+from pdfs import write
+from planted import torn, write_planted
 from playwright.sync_api import Browser, Page, sync_playwright
 from watching import Watch
 
@@ -24,12 +26,9 @@ from serving import Server, serving
 from visrag import Index, IngestSettings
 from visrag.server.keys import KeyFile
 
-Locked = tuple[Server, dict[str, str]]
-
 HERE = Path(__file__).parent
+PLAIN = IngestSettings(ocr="off", jobs=1)
 WAIT = 15_000.0  # ms for what the page does; the machine may be busy
-WIDE = {"width": 1440, "height": 900}
-NARROW = {"width": 390, "height": 844}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -48,7 +47,7 @@ def shelves(tmp_path_factory: pytest.TempPathFactory, samples_path: Path) -> dic
                 index.remove(document.name)
             if name == "planted":
                 files = write_planted(folder / "files")
-                assert index.ingest(*files, settings=IngestSettings(ocr="off", jobs=1)).failures == []
+                assert index.ingest(*files, settings=PLAIN).failures == []
     return found
 
 
@@ -64,9 +63,11 @@ def server(shelves: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 def locked_server(
     tmp_path_factory: pytest.TempPathFactory, samples_path: Path
 ) -> Iterator[tuple[Server, dict[str, str]]]:
-    """A server that wants keys, and a key of each role."""
+    """A server that wants keys, and a key of each role; one of its documents has a page that failed."""
     folder = tmp_path_factory.mktemp("locked")
     index = Path(shutil.copytree(samples_path, folder / "samples"))
+    with Index(index) as opened:
+        opened.ingest(write(folder / "torn.pdf", torn(["a heron", "an otter"], 2)), settings=PLAIN)
     keys = {role: KeyFile(folder / "keys.json").create(role, None, f"{role} Ann") for role in ("reader", "writer")}
     with serving(folder, {"samples": index}, "--rate", "1000") as running:
         yield running, keys

@@ -55,6 +55,7 @@ def test_the_viewer_looks_the_same_from_its_address(new_page: NewPage) -> None:
     page.get_by_test_id("threshold").fill("20")
     page.get_by_test_id("boxes").uncheck()
     page.get_by_test_id("review").fill("spring")
+    page.keyboard.press("Enter")
     page.get_by_test_id("stage").hover()
     page.mouse.wheel(30, 90)
     looked_at(page)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from acting import READ, address, row
+from acting import READ, address, drawn, row
 from planted import locked, story, torn
 from playwright.sync_api import Page, expect
 from serving import Server, finished, upload
 from watching import Watch
 
 NewPage = Callable[..., Page]
-MANY = 60  # pages: enough to be seen on their way
+MANY = 200  # pages: enough to be seen on their way
 
 # What the page said of a document, one after the other, without being loaded again.
 FOLLOW = """name => {
@@ -52,6 +52,7 @@ def test_the_way_of_a_document_is_shown_as_it_goes(new_page: NewPage) -> None:
     confirm.get_by_role("button", name="Cancel").click()
     expect(long).to_be_visible()
     page.get_by_role("button", name="Delete long.pdf").click()
+    expect(confirm).to_be_visible()
     page.keyboard.press("Escape")
     expect(confirm).to_have_count(0)
     page.get_by_role("button", name="Delete long.pdf").click()
@@ -120,5 +121,5 @@ def test_a_colleague_sees_what_comes_in(new_page: NewPage, server: Server) -> No
     finished(client, "drop", document["id"])
     page.get_by_role("link", name="from elsewhere.pdf", exact=True).click()
     expect(page.get_by_test_id("page-position")).to_have_text("page 1 of 1")
-    expect(page.get_by_test_id("picture")).to_be_visible()
+    drawn(page)
     assert client.delete(f"/v1/collections/drop/documents/{document['id']}").status_code == 204

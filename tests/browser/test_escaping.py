@@ -44,7 +44,7 @@ def test_hostile_texts_are_texts_in_every_view(new_page: NewPage) -> None:
     expect(row(page, NAME)).to_contain_text("=".join(TAG))
     nothing_ran(page)
     page.get_by_role("button", name=f"Delete {NAME}").click()
-    expect(page.get_by_test_id("confirm")).to_contain_text(NAME)
+    expect(page.get_by_test_id("confirm")).to_contain_text(f"{NAME} and its 2 pages leave the index.")
     page.keyboard.press("Escape")
 
     page.goto(address("drop", q=QUESTION, review=REVIEW, document=NAME, tag="=".join(TAG)))

@@ -235,6 +235,23 @@ def test_a_verdict_is_withdrawn_by_giving_it_again(new_page: NewPage) -> None:
     expect(page.get_by_text("No verdict in this review.")).to_be_visible()
 
 
+def test_what_is_being_typed_stays_while_the_page_moves_on(new_page: NewPage) -> None:
+    page = new_page(address("samples", view="page", q="year pass", open="harrowmere-annual-report.pdf", page=3))
+    looked_at(page)
+    for field, text in (("reviewer", "Ann"), ("review", "spring"), ("note", "a price")):
+        page.get_by_test_id(field).press_sequentially(text)
+        page.get_by_test_id("stage").hover()
+        page.mouse.move(500, 400, steps=3)
+        expect(page.get_by_test_id("readout")).not_to_have_text("Point at the page to read its values.")
+        expect(page.get_by_test_id(field)).to_have_value(text)
+    page.get_by_test_id("verdict-relevant").click()
+    expect(page.get_by_test_id("notice")).to_contain_text("Judged relevant.")
+    page.get_by_role("link", name="Verdicts").click()
+    expect(page.get_by_test_id("review-filter")).to_have_value("spring")
+    for text in ("Relevant", "Ann", "a price"):
+        expect(page.get_by_test_id("verdict-row")).to_contain_text(text)
+
+
 def test_keys_are_letters_where_somebody_types_and_can_be_turned_off(new_page: NewPage) -> None:
     page = new_page(address("samples", view="page", q="year pass", open="harrowmere-annual-report.pdf", page=3))
     looked_at(page)

@@ -47,17 +47,12 @@ def test_the_account_adds_up_to_the_score_of_each_hit(new_page: NewPage) -> None
         page.keyboard.press("j")
 
 
-def test_the_account_of_a_page_that_is_no_hit_is_asked_for(new_page: NewPage) -> None:
-    state = {"q": QUESTION, "open": "harrowmere-annual-report.pdf", "page": 6}
-    page = new_page(address("samples", view="page", **state))
-    looked_at(page)
-    expect(page.get_by_test_id("hit-position")).to_contain_text("hit 1 of")
-    score = shown(page.get_by_test_id("account-score").inner_text())
-    page = new_page(address("samples", view="page", document="observatory-handbook.md", **state))
+def test_the_account_of_a_page_that_is_no_hit_adds_up(new_page: NewPage) -> None:
+    state = {"open": "harrowmere-annual-report.pdf", "page": 6}
+    page = new_page(address("samples", view="page", q=QUESTION, document="observatory-handbook.md", **state))
     looked_at(page)
     expect(page.get_by_test_id("hit-position")).to_contain_text("hit – of")
     adds_up(page, shown(page.get_by_test_id("account-score").inner_text()))
-    assert shown(page.get_by_test_id("account-score").inner_text()) != score  # with other filters it is another score
 
 
 def test_chips_are_the_words_that_are_asked_for_by_what_they_gave(new_page: NewPage) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 from acting import address, asked, looked_at
-from conftest import Locked
 from playwright.sync_api import Page, expect
 from serving import Server
 from watching import Watch
@@ -15,12 +14,12 @@ NewPage = Callable[..., Page]
 
 
 @pytest.fixture
-def site(locked_server: Locked) -> Server:
+def site(locked_server: tuple[Server, dict[str, str]]) -> Server:
     return locked_server[0]
 
 
 @pytest.fixture
-def keys(locked_server: Locked) -> dict[str, str]:
+def keys(locked_server: tuple[Server, dict[str, str]]) -> dict[str, str]:
     return locked_server[1]
 
 
@@ -63,8 +62,8 @@ def test_a_wrong_key_is_refused_and_a_right_one_opens_what_was_asked_for(
 def test_a_reader_judges_and_is_offered_no_upload_retry_or_delete(new_page: NewPage, keys: dict[str, str]) -> None:
     page = new_page(address("samples", view="documents"))
     enter(page, keys["reader"])
-    expect(page.get_by_test_id("documents-summary")).to_have_text("6 documents")
-    expect(page.get_by_test_id("document")).to_have_count(6)
+    expect(page.get_by_test_id("documents-summary")).to_have_text("7 documents")
+    expect(page.get_by_test_id("document")).to_have_count(7)
     expect(page.get_by_test_id("upload")).to_have_count(0)
     expect(page.get_by_role("button", name="Delete")).to_have_count(0)
     expect(page.get_by_role("button", name="Retry")).to_have_count(0)
@@ -77,11 +76,12 @@ def test_a_reader_judges_and_is_offered_no_upload_retry_or_delete(new_page: NewP
     expect(page.get_by_test_id("verdict-row")).to_contain_text("reader Ann")
 
 
-def test_a_writer_is_offered_upload_and_delete(new_page: NewPage, keys: dict[str, str]) -> None:
+def test_a_writer_is_offered_upload_retry_and_delete(new_page: NewPage, keys: dict[str, str]) -> None:
     page = new_page(address("samples", view="documents"))
     enter(page, keys["writer"])
     expect(page.get_by_test_id("upload")).to_have_count(1)
-    expect(page.get_by_role("button", name="Delete")).to_have_count(6)
+    expect(page.get_by_role("button", name="Delete")).to_have_count(7)
+    expect(page.get_by_role("button", name="Retry")).to_have_count(1)
 
 
 def test_a_key_that_is_taken_back_asks_for_another_one(

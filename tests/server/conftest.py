@@ -35,5 +35,5 @@ def served(samples_path: Path, empty_path: Path, tmp_path_factory: pytest.TempPa
     collections = {name: folder / name for name in ("samples", "drop")}
     shutil.copytree(samples_path, collections["samples"])
     shutil.copytree(empty_path, collections["drop"])
-    with serving(folder, collections, "--max-upload", "8") as server:
+    with serving(folder, collections, "--max-upload", "8", "--rate", "100000") as server:
         yield server

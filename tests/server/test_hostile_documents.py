@@ -66,22 +66,22 @@ def entries(folder: Path) -> set[str]:
 @pytest.mark.parametrize(
     "name",
     ["../evil.pdf", "../../../../etc/passwd", "a/../../evil.pdf", "/etc/passwd", "//evil", "..", ".", "a//b.pdf", "a/",
-     "./a.pdf", "..\\evil.pdf", "C:\\evil.pdf", "a\\..\\b.pdf", "a\x00.pdf", "a\r\nX-Evil: 1.pdf", "a\nb.pdf", "a\x1b[2J.pdf",
-     "a\u202efdp.exe", "a\u2028b.pdf", "\ufeffa.pdf", "x" * 1001, "a\x7f.pdf"],
+     "./a.pdf", "..\\evil.pdf", "C:\\evil.pdf", "a\\..\\b.pdf", "a\x00.pdf", "a\r\nX-Evil: 1.pdf", "a\nb.pdf",
+     "a\x1b[2J.pdf", "a\u202efdp.exe", "a\u2028b.pdf", "\ufeffa.pdf", "x" * 1001, "a\x7f.pdf"],
 )  # fmt: skip
 def test_a_name_that_leads_elsewhere_or_hides_is_refused(name: str, served: Server, client: httpx.Client) -> None:
-    before = entries(served.folder), entries(served.folder / "drop")
+    before = entries(served.folder) | entries(served.folder / "drop") | {"uploads"}
     answer = upload(client, "drop", name, pdf_bytes([text(50, 700, "Apples")]))
     assert (answer.status_code, answer.json()["code"]) == (400, "usage")
     assert client.get(DOCUMENTS).json()["documents"] == [] or name not in client.get(DOCUMENTS).text
-    assert (entries(served.folder), entries(served.folder / "drop")) == before
+    assert entries(served.folder) | entries(served.folder / "drop") <= before
     assert left(served) == []
 
 
 @pytest.mark.parametrize(
     ("filename", "name"),
     [("../../evil.txt", "evil.txt"), ("C:\\Users\\ann\\report.txt", "report.txt"), ("/etc/passwd.txt", "passwd.txt"),
-     ('a"; filename="b.txt', 'a'), ("%2e%2e%2fevil.txt", "%2e%2e%2fevil.txt")],
+     ('a"; filename="b.txt', "b.txt"), ("%2e%2e%2fevil.txt", "%2e%2e%2fevil.txt")],
 )  # fmt: skip
 def test_of_a_path_that_a_program_sends_the_last_name_counts(
     filename: str, name: str, served: Server, client: httpx.Client
@@ -114,37 +114,30 @@ def test_odd_names_are_kept_and_cannot_add_a_header(name: str, served: Server, c
 
 @pytest.mark.parametrize(
     "id",
-    ["..", ".", "%2e%2e", "..%2f..%2fetc%2fpasswd", "%00", "Li4vLi4vZXRjL3Bhc3N3ZA", "Li4", "Lw", "AA", "eA==", "e_-", "€",
-     "a" * 5000, "%ff%fe", "eA%0d%0aX-Evil:1", "index.db", "~", "*", "eA?x=", "eA;eA"],
+    ["..", ".", "%2e%2e", "..%2f..%2fetc%2fpasswd", "%00", "Li4vLi4vZXRjL3Bhc3N3ZA", "Li4", "Lw", "AA", "eA==", "e_-",
+     "%e2%82%ac", "a" * 5000, "%ff%fe", "eA%0d%0aX-Evil:1", "index.db", "~", "*", "eA;eA", "%252e%252e"],
 )  # fmt: skip
-def test_an_id_leads_nowhere_but_to_a_document(id: str, served: Server, client: httpx.Client) -> None:
-    for below in (
-        "",
-        "/original",
-        "/pages/1",
-        "/pages/1/image",
-        "/pages/1/crop?box=0,0,1,1",
-        "/pages/1/heatmap?q=a",
-        "/events",
-    ):
-        answer = client.get(f"{DOCUMENTS}/{id}{below}")
-        assert (below, answer.status_code) in [(below, 404), (below, 405)]
-        assert answer.headers["Content-Type"] in ("application/problem+json", "text/event-stream")
-        assert "x-evil" not in answer.headers
-    assert client.delete(f"{DOCUMENTS}/{id}").status_code in (404, 405)
+def test_an_id_leads_nowhere_but_to_a_document(id: str, served: Server) -> None:
+    page = "/pages/1"
+    for below in ("/original", page, f"{page}/image", f"{page}/crop?box=0,0,1,1", f"{page}/heatmap?q=a", "/events", ""):
+        for method in ("GET", "DELETE"):
+            answer = ask(served.port, head(method, f"{DOCUMENTS}/{id}{below}", "Connection: close"))
+            assert (below, answer.status) in [(below, 404), (below, 405)]
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert "x-evil" not in answer.headers
 
 
-@pytest.mark.parametrize(
-    "name", ["..", "%2e%2e", "samples%2f..%2fdrop", "drop%00", "../drop", "none", "%ff", "東京", "a" * 300]
-)
-def test_a_collection_is_only_found_by_its_name(name: str, client: httpx.Client) -> None:
-    assert client.get(f"/v1/collections/{name}/documents").status_code in (404, 422)
+@pytest.mark.parametrize("name", ["..", "%2e%2e", "samples%2f..%2fdrop", "drop%00", "%ff", "none", "a" * 300])
+def test_a_collection_is_only_found_by_its_name(name: str, served: Server) -> None:
+    path = f"/v1/collections/{name}/documents"
+    assert ask(served.port, head("GET", path, "Connection: close")).status in (404, 422)
 
 
 @pytest.mark.parametrize(
     "path",
-    ["/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "/static/%2e%2e%2f%2e%2e%2ferrors.py", "/static/%00",
-     "/static/", "/static", "/static//etc/passwd", "/static/%2fetc%2fpasswd", "/static/..\\app.py", "/static/" + "a" * 5000],
+    ["/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "/static/%2e%2e%2f%2e%2e%2ferrors.py",
+     "/static/%00", "/static/", "/static", "/static//etc/passwd", "/static/%2fetc%2fpasswd", "/static/..\\app.py",
+     "/static/" + "a" * 5000],
 )  # fmt: skip
 def test_the_pages_files_are_all_that_is_given_out(path: str, served: Server) -> None:
     answer = ask(served.port, head("GET", path, "Connection: close"))
@@ -296,9 +289,13 @@ def peak(pid: int) -> Iterator[list[int]]:
 
 def bomb(gibibytes: int) -> bytes:
     """So much of spaces, deflated twice."""
-    deflate, block = zlib.compressobj(9), b" " * (1 << 22)
-    parts = [deflate.compress(block) for _ in range(gibibytes * 256)]
-    return zlib.compress(b"".join([*parts, deflate.flush()]), 9)
+    block, count = b" " * (1 << 24), 64 * gibibytes
+    deflate, checksum = zlib.compressobj(9, wbits=-15), 1
+    packed = deflate.compress(block) + deflate.flush(zlib.Z_FULL_FLUSH)  # which may be said again
+    for _ in range(count):
+        checksum = zlib.adler32(block, checksum)
+    end = zlib.compressobj(9, wbits=-15).flush()
+    return zlib.compress(b"\x78\xda" + packed * count + end + checksum.to_bytes(4, "big"), 9)
 
 
 TWICE = "/Filter [/FlateDecode /FlateDecode]"
@@ -308,7 +305,7 @@ PIXELS = f"/Type /XObject /Subtype /Image /Width 36000 /Height 36000 /ColorSpace
 @pytest.mark.slow
 def test_a_bomb_bursts_where_it_harms_nobody(served: Server, client: httpx.Client) -> None:
     packed = bomb(4)
-    assert len(packed) < 10_000
+    assert len(packed) < 100_000
     page = pdf_bytes(["PLACEHOLDER"])
     length, body = b"<< /Length 11  >>\nstream\nPLACEHOLDER", stream(packed, TWICE).removesuffix(b"\nendstream")
     assert length in page
@@ -487,15 +484,19 @@ WAYS_OUT = [
     "{folder}/root/circle/a.txt", "{folder}", "{folder}/index", "/", "/etc/passwd", "/proc/self/environ", "/dev/zero",
     "file:///etc/passwd", "FILE:///etc/passwd", "file://{folder}/root/../root-beside/secret.txt",
     "file://{folder}/root/%2e%2e/root-beside/secret.txt", "file://{folder}/root/%2E%2E%2Froot-beside%2Fsecret.txt",
-    "..", "../root-beside/secret.txt", "~/.ssh/id_rsa", "root/docs/note.txt", "{folder}/root\x00/../../etc/passwd", "\x00",
-    "{folder}/root/" + "a" * 3000, "http://127.0.0.1:1/a.pdf", "http://169.254.169.254/latest/meta-data/", "ftp://evil/a.pdf",
-    "https://files.invalid/docs/../secret.pdf", "https://files.invalid/docs/%2e%2e/secret.pdf", "https://files.invalid/",
+    "..", "../root-beside/secret.txt", "~/.ssh/id_rsa", "root/docs/note.txt",
+    "{folder}/root\x00/../../etc/passwd", "\x00",
+    "http://127.0.0.1:1/a.pdf", "http://169.254.169.254/latest/meta-data/", "ftp://evil/a.pdf",
+    "https://files.invalid/docs/../secret.pdf", "https://files.invalid/docs/%2e%2e/secret.pdf",
+    "https://files.invalid/",
     "https://files.invalid/docsecret.pdf", "https://files.invalid@evil.example/docs/a.pdf",
-    "https://files.invalid/docs/..\t/a.pdf", "https://files.invalid/docs/.\n./a.pdf", "https://files.invalid/docs/..\\a.pdf",
+    "https://files.invalid/docs/..\t/a.pdf", "https://files.invalid/docs/.\n./a.pdf",
+    "https://files.invalid/docs/..\\a.pdf",
     "https://evil.example/https://files.invalid/docs/a.pdf", "HTTPS://files.invalid/docs/a.pdf",
     "simplecache::file:///etc/passwd", "s3://bucket/docs/a::file:///etc/passwd", "s3://bucket/other/a.pdf",
     "s3://bucket/docs/../other/a.pdf", "memory://a.pdf", "data://text/plain,a", "zip://a.pdf::file:///etc/a.zip",
-    "dir://etc/passwd", "local:///etc/passwd", "github://a:b@c/d.pdf", "javascript:alert(1)", SCRIPT, "\\\\evil\\share\\a.pdf",
+    "dir://etc/passwd", "local:///etc/passwd", "github://a:b@c/d.pdf", "javascript:alert(1)", SCRIPT,
+    "\\\\evil\\share\\a.pdf",
 ]  # fmt: skip
 
 
@@ -508,6 +509,8 @@ def test_what_lies_elsewhere_is_refused(uri: str, rooted: Server) -> None:
 
 @pytest.mark.parametrize("uri", ["file://evil.example/etc/passwd", "file://", "file:", "", "x" * 5000])
 def test_what_is_no_uri_is_refused(uri: str, rooted: Server) -> None:
+    long = f"{rooted.folder.parent}/root/{'a' * 3000}"
+    assert from_uri(rooted, long).status_code == 400
     assert from_uri(rooted, uri).status_code in (400, 403, 422)
 
 

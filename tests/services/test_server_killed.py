@@ -99,7 +99,7 @@ def ends_well(server: LiveServer, reference: Path, names: set[str], monkeypatch:
     assert damaged(server.index) == []
     assert compare(server.index, reference, sorted(names)).problems == []
     monkeypatch.setattr(uploads, "YOUNG", -1.0)  # as if the last upload were a minute ago
-    Uploads(str(server.index)).sweep([])
+    Uploads(str(server.index)).sweep(list)
     assert [path for path in (server.index / "uploads").rglob("*") if path.is_file()] == []
     log = server.log.read_text()
     assert log.count("Traceback") == log.count("Task cancelled, timeout graceful shutdown exceeded")  # of uvicorn

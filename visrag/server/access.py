@@ -65,7 +65,7 @@ class Doors:
 
     def __init__(self, settings: ServerSettings, keys: KeyFile) -> None:
         self._keys = keys
-        self._hosts = {*LOOPBACK, settings.host, *settings.hosts}
+        self._hosts = {name.lower() for name in (*LOOPBACK, settings.host, *settings.hosts)}
         self._shut = not settings.local
 
     @property
@@ -151,7 +151,8 @@ class Guard:
         address = scope["client"][0] if scope.get("client") else ""
         self._doors.check_site(method, path, headers)
         caller = self._doors.caller(presented(headers), address)
-        self._rates.take(address if caller is None else caller.id)
+        if _guarded(path):
+            self._rates.take(address if caller is None else caller.id)
         public = path in PUBLIC or (path == "/v1/session" and method != "GET")
         if _guarded(path) and not public and caller is None:
             why = "give a key: Authorization: Bearer KEY (visrag keys create makes one)"

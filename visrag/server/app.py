@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -87,6 +89,10 @@ def serve(settings: ServerSettings) -> None:
     if not settings.local and not KeyFile(settings.keys).list():
         cure = "make one (visrag keys create --role admin), or bind to 127.0.0.1"
         raise UsageError(f"{settings.host} can be reached from other machines, and there are no keys: {cure}")
+    if settings.broker and settings.ingest and len(settings.collections) > 1:
+        cure = "serve one collection, serve them without --broker, or with --no-ingest"
+        raise UsageError(f"a broker's workers work for one index: {cure}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again when it has ended
     with Served(settings) as served:
         uvicorn.run(
             make_app(settings, served),
@@ -98,6 +104,7 @@ def serve(settings: ServerSettings) -> None:
             timeout_keep_alive=10,
             timeout_graceful_shutdown=5,
             server_header=False,
+            proxy_headers=False,
             access_log=False,
             log_level="warning",
         )

@@ -12,8 +12,8 @@ from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, Response
 
 from ..errors import UsageError
+from ..hits import Hit
 from ..ids import document_id
-from ..index import Hit
 from ..settings import Rank
 from . import metrics
 from .depends import DocumentName, Held, PageNumber, Readable, State, checked_question
@@ -24,6 +24,7 @@ from .served import Collection
 router = APIRouter(prefix="/v1/collections/{collection}", tags=["search"])
 
 SIDE = 1200  # pixels of an included picture
+INCLUDED = 20  # hits at most in an answer with pictures or heatmaps
 
 Tagged = Annotated[list[Annotated[str, Query(max_length=1200)]], Query(description="K=V; repeatable", max_length=100)]
 Named = Annotated[list[Name], Query(description="only in this document; repeatable", max_length=1000)]
@@ -89,17 +90,22 @@ async def _answer(asked: Ask, collection: Collection, held: State) -> Response:
     question = checked_question(asked.question, held)
     if asked.offset + asked.k > held.settings.hits:
         raise UsageError(f"offset and k together are more than {held.settings.hits}: ask for fewer pages")
+    if asked.k > INCLUDED and {"image", "heatmap"} & set(asked.include):
+        raise UsageError(f"k={asked.k}: with image or heatmap there are at most {INCLUDED}: page by offset")
     work = partial(collection.index.answer, question, asked.k, asked.documents, asked.tags, asked.rank, asked.offset)
     answer = await held.searches.run(work)
     metrics.observe_search(collection.name, dict(answer.timings))
-    included = partial(_included, collection, held, question, answer.hits, asked.include)
-    hits = await held.views.run(included) if asked.include else [_hit(hit) for hit in answer.hits]
-    took = round(sum(answer.timings.values()) * 1000, 1)
-    head = {"question": answer.question, "took_ms": took, "timings": dict(answer.timings)}
-    return JSONResponse({**head, "offset": asked.offset, "k": asked.k, "hits": hits})
+
+    def render() -> JSONResponse:
+        took = round(sum(answer.timings.values()) * 1000, 1)
+        head = {"question": answer.question, "took_ms": took, "timings": dict(answer.timings)}
+        hits = _hits(collection, held, question, answer.hits, asked.include)
+        return JSONResponse({**head, "offset": asked.offset, "k": asked.k, "hits": hits})
+
+    return await held.views.run(render)
 
 
-def _included(
+def _hits(
     collection: Collection, held: State, question: str, hits: Sequence[Hit], include: Sequence[Include]
 ) -> list[dict[str, object]]:
     found = []

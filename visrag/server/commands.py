@@ -30,11 +30,9 @@ _keys_option = click.option(
     "--index",
     "indexes",
     multiple=True,
-    default=["index"],
-    show_default=True,
-    envvar="VISRAG_INDEX",
     metavar="[NAME=]DIR",
-    help="An index to serve; repeatable. Its collection is called NAME, or as its folder is.",
+    help="An index to serve; repeatable. Its collection is called NAME, or as its folder is. "
+    "[default: VISRAG_INDEX, else index]",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, envvar="VISRAG_HOST", help="The address to listen at.")
 @click.option(
@@ -46,9 +44,8 @@ _keys_option = click.option(
     "--root",
     "roots",
     multiple=True,
-    envvar="VISRAG_ROOTS",
     metavar="FOLDER|URL",
-    help="From where documents may be taken by URI; repeatable. [default: nowhere]",
+    help="From where documents may be taken by URI; repeatable. [default: VISRAG_ROOTS, one a line, else nowhere]",
 )
 @click.option("--no-ingest", is_flag=True, help="Only search: take no documents.")
 @click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="A name by which it is called; repeatable.")
@@ -82,6 +79,7 @@ def serve(
     text: str | None,
     vision: str | None,
     device: str | None,
+    roots: tuple[str, ...],
     **options: object,
 ) -> None:
     """Serve indexes over HTTP: the reviewers' page, and the API under /v1. Until ctrl-C or SIGTERM."""
@@ -93,7 +91,8 @@ def serve(
             raise
         raise MissingExtra("The server", "server") from error
     settings = ServerSettings(
-        collections=_collections(indexes),
+        collections=_collections(indexes or (os.environ.get("VISRAG_INDEX") or "index",)),
+        roots=roots or tuple(os.environ.get("VISRAG_ROOTS", "").splitlines()),
         keys=path,
         broker=broker or "",
         ingest=not no_ingest,

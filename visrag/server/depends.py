@@ -25,6 +25,7 @@ class State:
         self.pictures = Pictures(settings.cache, settings.cache_bytes)
         self.searches = Turns(settings.searches, settings.waiting)
         self.views = Turns(settings.searches, 4 * settings.waiting)  # of a page: quick, or waiting for its picture
+        self.large = Turns(1, settings.waiting)  # exports, large pictures: they do not keep others waiting
         self.work = Turns(8, 4 * settings.waiting)  # that waits for the disk
         self.listeners = Places(settings.listeners, "event streams")
         self.uploads = Places(settings.senders, "uploads")

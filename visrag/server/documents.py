@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.concurrency import contextmanager_in_threadpool
 from starlette.responses import FileResponse
 
-from ..errors import AccessError
+from ..errors import AccessError, NotFound, UsageError
 from ..ids import document_id
 from ..kinds import SUFFIXES, media_type
 from ..records import Order
@@ -19,7 +21,7 @@ from ..sources import find_sources
 from ..steps import options_of
 from ..store.remote import is_url, local_path
 from ..uploads import upload_order
-from .depends import DocumentName, Held, Readable, Writable
+from .depends import DocumentName, Held, Readable, Who, Writable
 from .events import watch_of
 from .problems import Refusal
 from .schemas import (
@@ -35,7 +37,7 @@ from .schemas import (
     State,
 )
 from .served import Collection
-from .uploading import Form, receive
+from .uploading import Form, document_name, receive
 
 router = APIRouter(prefix="/v1/collections/{collection}", tags=["documents"])
 
@@ -45,15 +47,13 @@ _TRICKS = ("%", "\\", "::")  # that may make a URL mean another place than it sa
 
 
 @router.post("/documents", status_code=202, openapi_extra=OPENAPI_UPLOAD)
-async def upload(request: Request, response: Response, collection: Writable, held: Held) -> DocumentInfo:
+async def upload(request: Request, response: Response, collection: Writable, held: Held, caller: Who) -> DocumentInfo:
     """Bring in a document. When this is answered it is on the disk and in the queue; its events say how far it is.
 
     One of the same name is replaced when the new one is done."""
-    async with held.uploads.one():
-        with collection.uploads.part() as part:
-            form = await receive(request, part)
-            keep = partial(_keep, collection, part, form)
-            info = await held.work.run(keep)
+    async with held.uploads.one(caller.id), contextmanager_in_threadpool(collection.uploads.part()) as part:
+        form = await receive(request, part)
+        info = await held.work.run(partial(_keep, collection, part, form))
     watch_of(held, collection).expect([info])
     response.headers["Location"] = f"/v1/collections/{quote(collection.name)}/documents/{info.id}"
     return info
@@ -66,11 +66,12 @@ async def from_uri(given: FromUri, collection: Writable, held: Held) -> Queued:
     options = options_of(_settings(given.options))
 
     def enqueue() -> list[DocumentInfo]:
-        sources = find_sources([uri])
-        for source in sources:
-            if isinstance(source.where, Path):  # a link in a folder may lead out of it
-                _under_roots(source.uri, held.settings.roots)
-        return collection.enqueue([Order(source.name, source.uri, options, given.tags) for source in sources])
+        orders = []
+        for source in find_sources([uri]):
+            with suppress(AccessError, UsageError):  # a link in a folder that leads out of it; no name for a document
+                where = _under_roots(source.uri, held.settings.roots)
+                orders.append(Order(document_name(source.name), where, options, given.tags))
+        return collection.enqueue(orders)
 
     queued = await held.work.run(enqueue)
     watch_of(held, collection).expect(queued)
@@ -125,7 +126,10 @@ async def original(name: DocumentName, collection: Readable, held: Held) -> File
 
     def find() -> tuple[str, str]:
         found = collection.index.document(name)
-        return str(collection.store.original(name)), found.media_type
+        try:
+            return str(collection.store.original(name)), found.media_type
+        except NotFound:
+            raise NotFound(f"the file of {name} is not kept, or has gone from where it was") from None
 
     path, kind = await held.work.run(find)
     inline = kind in INLINE
@@ -185,5 +189,7 @@ def _under_roots(uri: str, roots: tuple[str, ...]) -> str:
     except (ValueError, OSError, RuntimeError) as error:  # of a null byte, a long name, links in a circle
         raise refused from error
     if not any(path.is_relative_to(local_path(root).resolve()) for root in roots if not is_url(root)):
+        raise refused
+    if path.name.startswith(".") or (path.is_file() and path.suffix.lower() not in SUFFIXES):
         raise refused
     return str(path)

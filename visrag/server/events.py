@@ -26,7 +26,7 @@ async def events(collection: Readable, held: Held, caller: Who) -> EventStream:
     watch = watch_of(held, collection)
 
     async def stream() -> AsyncIterator[str]:
-        async with held.listeners.one():
+        async with held.listeners.one(caller.id):
             async for changes in watch.listen(held.work):
                 if not held.doors.knows(caller):
                     return
@@ -45,7 +45,7 @@ async def document_events(name: DocumentName, collection: Readable, held: Held, 
         if info.state not in ("queued", "working"):
             yield _event(Changes(documents=[info], removed=[]))
             return
-        async with held.listeners.one():
+        async with held.listeners.one(caller.id):
             async for changes in watch.listen(held.work):
                 if not held.doors.knows(caller):
                     return

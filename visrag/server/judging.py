@@ -66,7 +66,7 @@ async def export_pages(given: Export, collection: Readable, held: Held) -> Respo
     """Pages as a PDF, with the evidence for a question as highlight annotations."""
     question = checked_question(given.question, held)
     pages = [(page.document, page.page) for page in given.pages]
-    data = await held.views.run(partial(collection.index.export, question, pages))
+    data = await held.large.run(partial(collection.index.export, question, pages))
     name = 'attachment; filename="pages.pdf"'
     return Response(data, media_type="application/pdf", headers={"Content-Disposition": name})
 

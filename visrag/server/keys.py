@@ -59,6 +59,8 @@ class KeyFile:
         seen = None if collections is None else tuple(collections)
         with mapped(self.path), locked(self._beside()):
             keys = self._read()
+            if any(name in (key.name, key.id) for key in keys.values()):
+                raise UsageError(f"there is a key of the name {name}: verdicts bear it, so choose another")
             keys[id] = Key(id, name or id, role, seen, _sha256(secret), time.time())
             self._write(keys)
         return f"{PREFIX}_{id}_{secret}"

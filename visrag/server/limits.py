@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -68,21 +68,23 @@ class Turns:
 
 
 class Places:
-    """A number of long-lived things that may be open at once."""
+    """A number of long-lived things that may be open at once, half of them by one caller at most."""
 
     def __init__(self, count: int, what: str) -> None:
-        self._left, self._what = count, what
+        self._count, self._what = count, what
+        self._open: Counter[str] = Counter()
 
     @asynccontextmanager
-    async def one(self) -> AsyncIterator[None]:
+    async def one(self, caller: str) -> AsyncIterator[None]:
         """Raises LimitError."""
-        if self._left == 0:
+        if self._open.total() >= self._count or self._open[caller] >= max(1, self._count // 2):
             raise LimitError(f"too many {self._what} are open: close some", 5.0)
-        self._left -= 1
+        self._open[caller] += 1
         try:
             yield
         finally:
-            self._left += 1
+            self._open[caller] -= 1
+            self._open += Counter()  # forget those that have none
 
 
 class Body:

@@ -14,8 +14,9 @@ from ..account import token_words
 from ..errors import UsageError
 from ..fulltext import word_spans
 from ..heatmap import GAMMA, Scale
+from ..hits import page_regions
 from ..ids import document_id
-from ..index import Index, page_regions
+from ..index import Index
 from ..records import Box
 from .depends import DocumentName, Held, PageNumber, Readable, checked_question
 from .pictures import Pictures, jpeg, key_of, png
@@ -25,7 +26,7 @@ from .served import Collection
 router = APIRouter(prefix="/v1/collections/{collection}/documents/{id}/pages/{page}", tags=["pages"])
 
 VERSION = 1  # of pictures; raised when the same page gives others
-FRESH = "private, max-age=60, must-revalidate"
+FRESH = "private, no-cache"  # a browser asks each time whether it has changed
 MOST_PIXELS = 6000  # of the longer side of a page of which a part is cut out
 
 Side = Annotated[int, Query(ge=64, le=3000, description="pixels of the longer side")]
@@ -84,7 +85,7 @@ async def heatmap(name: DocumentName, page: PageNumber, collection: Readable, he
     The heat of a value v is (v − low) / (high − low), cut to 0 … 1, to the power of gamma. A token ``counts`` where it
     says what is asked for; the question's map is the maximum over those that do, a word's that over its tokens."""
     question = checked_question(q, held)
-    return JSONResponse(await held.views.run(partial(heat, collection.index, question, name, page)))
+    return await held.views.run(lambda: JSONResponse(heat(collection.index, question, name, page)))
 
 
 @router.get("/heatmap.png", response_class=Response, responses=PNG)
@@ -96,7 +97,7 @@ async def heatmap_png(
     q: Question,
     word: Annotated[int | None, Query(ge=0, le=10_000, description="of the words of the heatmap, by number")] = None,
     token: Token = None,
-    side: Side = 1600,
+    side: Annotated[int, Query(ge=64, le=2000, description="pixels of the longer side")] = 1600,
 ) -> Response:
     """A page's picture with the evidence highlighted: of the whole question, or of one of its words or tokens."""
     question = checked_question(q, held)
@@ -105,7 +106,7 @@ async def heatmap_png(
         chosen = token if word is None else _word(collection.index, question, name, page, word)
         return png(collection.index.highlight(question, name, page, chosen, side).image)
 
-    return Response(await held.views.run(draw), media_type="image/png")
+    return Response(await held.large.run(draw), media_type="image/png")
 
 
 @router.get("/regions")
@@ -129,7 +130,7 @@ async def crop(
 ) -> Response:
     """A part of a page, its longer side so many pixels, as far as the page's picture goes."""
     part = _box(box)
-    return Response(await held.views.run(partial(_crop, collection, name, page, part, side)), media_type="image/png")
+    return Response(await held.large.run(partial(_crop, collection, name, page, part, side)), media_type="image/png")
 
 
 def picture(pictures: Pictures, collection: Collection, name: str, page: int, side: int) -> tuple[str, bytes]:
@@ -150,7 +151,7 @@ def heat(index: Index, question: str, document: str, page: int) -> dict[str, Any
     if maps is None:
         return found
     spans = word_spans(question)
-    owners = token_words(question, maps.tokens)
+    owners = token_words(question, maps.tokens, [i in maps.own for i in range(len(maps.tokens))])
     counted = [owner if weight else None for owner, weight in zip(owners, maps.content.tolist(), strict=True)]
     words = sorted({owner for owner in counted if owner is not None})
     scale = Scale.of(maps.values, maps.content)
@@ -170,6 +171,7 @@ def heat(index: Index, question: str, document: str, page: int) -> dict[str, Any
         {
             "token": maps.tokens[i],
             "weight": float(maps.weights[i]),
+            "own": i in maps.own,
             "counts": bool(maps.content[i]),
             "word": None if (owner := counted[i]) is None else words.index(owner),
             "values": rows[i],

@@ -40,7 +40,7 @@ class Pictures:
                 return self._kept[key]
         path = self._folder / key
         try:
-            data = path.read_bytes()
+            data = path.read_bytes() or make()  # empty after a power cut
             with suppress(OSError):
                 os.utime(path)
         except OSError:

@@ -131,9 +131,12 @@ def _of_visrag(error: VisragError) -> JSONResponse:
         members = {"document": error.document, "page": error.page, "reason": str(error.reason)}
     if status in (429, 503):
         headers["Retry-After"] = str(max(1, round(getattr(error, "retry_after", None) or 1)))
+    detail = str(error)
     if status >= 500:
         log.error("%s", error)
-    return problem(status, str(error), code_of(error), headers, **members)
+    if isinstance(error, StoreError):  # its message says where the index lies
+        detail = "the index cannot be used now: the server's log says why"
+    return problem(status, detail, code_of(error), headers, **members)
 
 
 def _sentence(item: Mapping[str, Any]) -> str:

@@ -154,6 +154,7 @@ class TokenPart(BaseModel):
     token: str
     score: float
     box: Box | None
+    own: bool
 
 
 class LegPart(BaseModel):
@@ -196,6 +197,7 @@ class ScaleOf(BaseModel):
 class HeatToken(BaseModel):
     token: str
     weight: float
+    own: bool
     counts: bool
     word: int | None
     values: list[float | None]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Protocol, Self
 
 from ..alone import Alone
-from ..errors import BrokerError, NotFound, UsageError
+from ..errors import BrokerError, NotFound, StoreError, UsageError
 from ..ids import document_id
 from ..index import Index
 from ..queue import Queue
@@ -35,15 +36,27 @@ class Celery:
 
     def __init__(self, broker: str, index: str) -> None:
         self._queue = Queue(broker, index)
+        self._woken = threading.Event()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="dispatch", daemon=True)
+        self._thread.start()
 
     def wake(self) -> None:
-        try:
-            self._queue.dispatch()
-        except BrokerError as error:
-            log.error("%s", error)
+        self._woken.set()
 
     def close(self) -> None:
+        self._closed = True
+        self._woken.set()
+        self._thread.join(5.0)
         self._queue.close()
+
+    def _run(self) -> None:
+        while self._woken.wait() and not self._closed:
+            self._woken.clear()
+            try:
+                self._queue.dispatch()
+            except (BrokerError, StoreError) as error:
+                log.error("%s", error)
 
 
 class Collection:
@@ -55,6 +68,8 @@ class Collection:
         text, vision, device = settings.text or None, settings.vision or None, settings.device or None
         self.index = self._kept.enter_context(Index(index, text=text, vision=vision, device=device))
         self.store: Store = self.index.open(create=settings.ingest)
+        self.index.load()
+        self._ordering = threading.Lock()
         self._uploads = Uploads(index) if settings.ingest else None
         self._workers: Workers | None = None
         if settings.ingest and settings.broker:
@@ -107,15 +122,19 @@ class Collection:
 
     def enqueue(self, orders: Sequence[Order]) -> list[DocumentInfo]:
         """Put documents into the queue. They are there, whatever happens, when this returns."""
-        self.store.enqueue(orders)
+        with self._ordering:
+            self.store.enqueue(orders)
         infos = [_in_queue(order) for order in orders]
-        if self._workers is not None:
-            self._workers.wake()
+        self._wake()
         return infos
 
     def retry(self, name: str) -> DocumentInfo:
         """Put a document into the queue once more. Raises NotFound where its file is not kept, UsageError."""
-        return self.enqueue([retry_order(self.store, self.uploads, name)])[0]
+        with self._ordering:  # or an upload of the same name that comes meanwhile would be lost
+            order = retry_order(self.store, self.uploads, name)
+            self.store.enqueue([order])
+        self._wake()
+        return _in_queue(order)
 
     def remove(self, name: str) -> None:
         """Remove a document, out of the queue too. Raises NotFound."""
@@ -130,10 +149,14 @@ class Collection:
             if not waiting:
                 raise
 
+    def _wake(self) -> None:
+        if self._workers is not None:
+            self._workers.wake()
+
     def sweep(self) -> None:
         """Delete uploaded files that no document in the queue needs any more."""
         if self._uploads is not None:
-            self._uploads.sweep([job.order.uri for job in self.store.jobs()])
+            self._uploads.sweep(lambda: [job.order.uri for job in self.store.jobs()])
 
 
 class Served:
@@ -156,9 +179,6 @@ class Served:
 
     def __exit__(self, *_: object) -> None:
         self._kept.close()
-
-    def __iter__(self) -> Iterable[Collection]:
-        return iter(self.collections.values())
 
 
 def _of_document(document: Document, failures: Sequence[Failure]) -> DocumentInfo:

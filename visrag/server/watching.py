@@ -14,6 +14,7 @@ from .limits import Turns
 from .schemas import Changes, DocumentInfo
 from .served import Collection
 
+BEHIND = 200  # changes that a listener may be behind
 LOOK = 0.5  # seconds between two looks
 ALIVE = 15.0  # seconds after which it is said that nothing has changed
 
@@ -33,14 +34,14 @@ class Watch:
 
     async def listen(self, work: Turns) -> AsyncIterator[Changes | None]:
         """The documents in the queue, then every change; None where nothing has changed for a while."""
-        changes: asyncio.Queue[Changes] = asyncio.Queue()
+        changes: asyncio.Queue[Changes] = asyncio.Queue(BEHIND)
         await self._look(work)  # what it sees is told of when it has left, however soon
         self.listeners.add(changes)
         if self.task is None or self.task.done():
             self.task = asyncio.create_task(self._run(work))
         try:
             yield Changes(documents=list(self.queued.values()), removed=[])
-            while True:
+            while changes in self.listeners:
                 try:
                     yield await asyncio.wait_for(changes.get(), ALIVE)
                 except TimeoutError:
@@ -54,8 +55,11 @@ class Watch:
             self._expected.update({info.document: info for info in documents})
 
     def tell(self, changes: Changes) -> None:
-        for listener in self.listeners:
-            listener.put_nowait(changes)
+        for listener in list(self.listeners):
+            try:
+                listener.put_nowait(changes)
+            except asyncio.QueueFull:  # it does not read: its stream ends, and begins anew if it comes back
+                self.listeners.discard(listener)
 
     async def _run(self, work: Turns) -> None:
         while True:

@@ -1,5 +1,6 @@
 /** The page's state ↔ the address: all of it, so that an address can be sent to a colleague. */
 import { useCallback, useEffect, useRef, useState } from "./library.js";
+import { within } from "./moving.js";
 
 const VIEWS = ["search", "page", "documents", "verdicts"];
 
@@ -16,6 +17,7 @@ const PARAMETERS = {
   page: 1,
   hit: 0, // the rank of the hit that the page was reached from; 0: none
   word: -1, // index into the heatmap's words; -1: the whole question
+  token: -1, // index into the heatmap's tokens, of those of the word; -1: the whole word
   zoom: 0, // CSS pixels an inch, as a share of 96; 0: the whole page fits
   at: "", // the middle of what is seen of the page, as fractions "x,y"
   opacity: 100, // of the heat, in percent
@@ -24,6 +26,17 @@ const PARAMETERS = {
   boxes: true,
   review: "",
   state: "", // filter of the documents view
+};
+
+/** Whole numbers, and the least and the most of each; all others are cut to them. */
+const RANGES = {
+  count: [1, 1000],
+  page: [1, 1e6],
+  hit: [0, 1000],
+  word: [-1, 1e4],
+  token: [-1, 1e4],
+  opacity: [0, 100],
+  threshold: [0, 95],
 };
 
 function read(search) {
@@ -38,8 +51,9 @@ function read(search) {
     else state[name] = value;
   }
   if (!VIEWS.includes(state.view)) state.view = VIEWS[0];
-  state.count = Math.min(Math.max(1, Math.round(state.count)), 1000);
-  state.page = Math.max(1, Math.round(state.page));
+  for (const [name, [least, most]] of Object.entries(RANGES))
+    state[name] = Math.min(Math.max(least, Math.round(state[name])), most);
+  state.zoom = state.zoom > 0 ? within(state.zoom) : 0;
   return state;
 }
 
@@ -107,6 +121,6 @@ function useAddress() {
 }
 
 /** What to change in the state to look at a page; how it is looked at stays as it is. */
-const looking = (document, page, hit = 0) => ({ view: "page", open: document, page, hit, word: -1, at: "" });
+const looking = (document, page, hit = 0) => ({ view: "page", open: document, page, hit, word: -1, token: -1, at: "" });
 
 export { looking, useAddress };

@@ -21,8 +21,8 @@ async function problemOf(response) {
   return new Problem(response.status, body.title || response.statusText, detail);
 }
 
-async function call(method, path, { json, signal } = {}) {
-  const options = { method, signal, headers: { Accept: "application/json" } };
+async function call(method, path, { json, signal, keepalive } = {}) {
+  const options = { method, signal, keepalive, headers: { Accept: "application/json" } };
   if (json !== undefined) {
     options.headers["Content-Type"] = "application/json";
     options.body = JSON.stringify(json);
@@ -72,8 +72,9 @@ const urls = {
   image: (collection, document, page, side) => pageAt(collection, document, page) + `/image${query({ side })}`,
   crop: (collection, document, page, box) =>
     pageAt(collection, document, page) + `/crop${query({ box: box.join(",") })}`,
-  highlighted: (collection, document, page, q, word) =>
-    pageAt(collection, document, page) + `/heatmap.png${query({ q, word, side: 2000 })}`,
+  /** `chosen`: {}, {word: its index} or {token: its text}. */
+  highlighted: (collection, document, page, q, chosen) =>
+    pageAt(collection, document, page) + `/heatmap.png${query({ q, ...chosen, side: 2000 })}`,
   original: (collection, document, page) =>
     `${at(collection)}/documents/${documentId(document)}/original${page ? `#page=${page}` : ""}`,
   verdicts: (collection, review, format) => `${at(collection)}/feedback/export${query({ review, format })}`,
@@ -112,7 +113,7 @@ const api = {
 
   feedback: (collection, { review, question }, signal) =>
     fetched("GET", `${at(collection)}/feedback${query({ review, question })}`, { signal }),
-  judge: (collection, verdict) => fetched("POST", `${at(collection)}/feedback`, { json: verdict }),
+  judge: (collection, verdict) => fetched("POST", `${at(collection)}/feedback`, { json: verdict, keepalive: true }),
   exportPages: async (collection, question, pages) => {
     const response = await call("POST", `${at(collection)}/export`, { json: { question, pages } });
     return response.blob();

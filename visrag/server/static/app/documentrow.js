@@ -59,10 +59,12 @@ function Row({ document, onRetry, onRemove }) {
       asking &&
       html`<${Confirm} title="Delete this document?" action="Delete" onClose=${() => setAsking(false)}
       onConfirm=${() => onRemove(document)}
-      text=${`${name} and its ${plural(pages, "page")} leave the index. Verdicts on its pages stay.`} />`
+      text=${`${leaving(name, pages)} the index. Verdicts on its pages stay.`} />`
     }
   </li>`;
 }
+
+const leaving = (name, pages) => (pages ? `${name} and its ${plural(pages, "page")} leave` : `${name} leaves`);
 
 function counted({ pages, indexed, failed }, onItsWay) {
   if (onItsWay) return pages ? `${indexed + failed} of ${plural(pages, "page")}` : "not opened yet";

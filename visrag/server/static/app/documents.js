@@ -35,6 +35,7 @@ function DocumentsView({ uploads }) {
         ${STATES.map(([value, text]) => html`<option key=${value} value=${value}>${text}</option>`)}</select></label>
     </div>
     ${collection.ingest && html`<${Upload} uploads=${uploads} />`}
+    ${uploads.list.length > 0 && html`<${Uploads} uploads=${uploads} />`}
     ${error && html`<p class="error" role="alert">${error.message}</p>`}
     <p role="status" data-testid="documents-summary">
       ${loading && !documents.length ? "Loading…" : plural(total, "document")}</p>
@@ -67,6 +68,7 @@ function Upload({ uploads }) {
   useEffect(() => {
     if (tags) uploads.setTags(tags);
   }, [text]);
+  useEffect(() => () => uploads.setTags({}), []);
   const choose = (event) => {
     uploads.add(event.target.files);
     event.target.value = "";
@@ -83,24 +85,28 @@ function Upload({ uploads }) {
         PDF, PNG, JPEG, TIFF, WebP, text, Markdown, HTML. Files can be dropped anywhere on the page.
       </span></div>
     ${!tags && html`<p class="error" id="tags-error">Write tags as key=value, with commas between them.</p>`}
-    ${
-      uploads.list.length > 0 &&
-      html`<ul class="uploads" aria-label="Uploads">${uploads.list.map(
-        (each) => html`
-      <li key=${each.serial} data-testid="upload-row"><span class="name">${each.file.name}</span>
-        ${
-          each.state === "refused"
-            ? html`<span class="error" role="alert">${each.message}</span>
-          <button type="button" onClick=${() => uploads.dismiss(each.serial)}>Dismiss</button>`
-            : html`<progress value=${each.share} max="1" aria-label=${`Sent of ${each.file.name}`}></progress>
-          <span class="number">${each.state === "waiting" ? "waits" : `${Math.floor(each.share * 100)} %`}</span>
-          <button type="button" aria-label=${`Stop ${each.file.name}`}
-            onClick=${() => uploads.stop(each.serial)}>Stop</button>`
-        }
-      </li>`,
-      )}</ul>`
-    }
   </section>`;
+}
+
+/** Files on their way, those for other collections too. */
+function Uploads({ uploads }) {
+  const { collection } = usePage();
+  return html`<ul class="uploads" aria-label="Uploads">${uploads.list.map(
+    (each) => html`
+    <li key=${each.serial} data-testid="upload-row"><span class="name">${each.file.name}${
+      each.collection !== collection.name && html` <span class="quiet">for ${each.collection}</span>`
+    }</span>
+      ${
+        each.state === "refused"
+          ? html`<span class="error" role="alert">${each.message}</span>
+        <button type="button" onClick=${() => uploads.dismiss(each.serial)}>Dismiss</button>`
+          : html`<progress value=${each.share} max="1" aria-label=${`Sent of ${each.file.name}`}></progress>
+        <span class="number">${each.state === "waiting" ? "waits" : `${Math.floor(each.share * 100)} %`}</span>
+        <button type="button" aria-label=${`Stop ${each.file.name}`}
+          onClick=${() => uploads.stop(each.serial)}>Stop</button>`
+      }
+    </li>`,
+  )}</ul>`;
 }
 
 export { DocumentsView };

@@ -14,59 +14,72 @@ function useReviewer(session) {
   return [session.name || name, session.name ? null : keep];
 }
 
+let last = Promise.resolve();
+
+/** One after the other, whatever is shown meanwhile: what is kept knows what was loaded and kept before. */
+function inTurn(act) {
+  const done = last.then(act);
+  last = done.catch(() => {});
+  return done;
+}
+
 /**
- * @returns {{of: Function, mine: Function, judge: Function, changes: number}} `of(document, page)`: all verdicts on a
- * page, `mine` one's own or null; `judge(document, page, change)`: resolves when it is kept. `change(mine)` gives
- * {verdict, note}; what is absent stays.
+ * @returns {{of: Function, mine: Function, judge: Function, toggle: Function, changes: number}} `of(document, page)`: all
+ * verdicts on a page, `mine` one's own or null; `judge(document, page, change)`: resolves to whether it is kept.
+ * `change(mine)` gives {verdict, note}; what is absent stays.
  */
 function useFeedback({ collection, session, state, fail, notify }) {
   const question = state.q.trim();
   const { review } = state;
   const [reviewer, setReviewer] = useReviewer(session);
-  const [list, setList] = useState([]);
+  const [known, setKnown] = useState({ key: null, list: [] });
   const [changes, setChanges] = useState(0);
-  const latest = useRef(list);
-  const last = useRef(Promise.resolve()); // what is being kept: a note and a verdict at once come one after the other
+  const latest = useRef(known);
   const key = JSON.stringify([collection.name, review, question]);
   const asked = useRef(key);
   asked.current = key;
-  const keep = (next) => {
-    latest.current = next;
-    setList(next);
+  const list = known.key === key ? known.list : [];
+  const keep = (list) => {
+    if (asked.current !== key && latest.current.key !== key) return;
+    latest.current = { key, list };
+    setKnown(latest.current);
+  };
+  const load = async (signal) => {
+    const { feedback } = await api.feedback(collection.name, { review, question }, signal);
+    keep(feedback);
+    return feedback;
   };
 
   useEffect(() => {
-    keep([]);
     if (!question) return undefined;
     const stop = new AbortController();
-    api.feedback(collection.name, { review, question }, stop.signal).then(
-      ({ feedback }) => keep(feedback),
-      (problem) => stop.signal.aborted || fail(problem),
-    );
+    inTurn(() => load(stop.signal)).catch((problem) => stop.signal.aborted || fail(problem));
     return () => stop.abort();
   }, [key]);
 
-  const of = (document, page) => ofPage(list, document, page);
+  const of = (document, page) => list.filter((each) => each.document === document && each.page === page);
   const mine = (document, page) => of(document, page).find((each) => each.reviewer === reviewer) ?? null;
 
   const send = async (document, page, change) => {
-    const mine = ofPage(latest.current, document, page).find((each) => each.reviewer === reviewer) ?? null;
+    const before = latest.current.key === key ? latest.current.list : await load();
+    const own = (each) => each.document === document && each.page === page && each.reviewer === reviewer;
+    const mine = before.find(own) ?? null;
     const { verdict = mine?.verdict ?? null, note = mine?.note ?? "" } = change(mine);
     const kept = await api.judge(collection.name, { question, document, page, verdict, note, review, reviewer });
-    if (asked.current === key) {
-      const others = latest.current.filter(
-        (each) => each.document !== document || each.page !== page || each.reviewer !== reviewer,
-      );
-      keep(verdict || note ? [...others, kept] : others);
-    }
+    const others = before.filter((each) => !own(each));
+    keep(verdict || note ? [...others, kept] : others);
     setChanges((count) => count + 1);
     notify(told(verdict, note, mine));
   };
 
-  const judge = (document, page, change) => {
-    last.current = last.current.then(() => send(document, page, change)).catch(fail);
-    return last.current;
-  };
+  const judge = (document, page, change) =>
+    inTurn(() => send(document, page, change)).then(
+      () => true,
+      (problem) => {
+        fail(problem);
+        return false;
+      },
+    );
 
   /** Gives a verdict, or takes back the same one; the note stays. */
   const toggle = (document, page, verdict) =>
@@ -74,8 +87,6 @@ function useFeedback({ collection, session, state, fail, notify }) {
 
   return { of, mine, judge, toggle, changes, reviewer, setReviewer };
 }
-
-const ofPage = (list, document, page) => list.filter((each) => each.document === document && each.page === page);
 
 function told(verdict, note, before) {
   if (verdict === (before?.verdict ?? null) && note) return "Note kept.";

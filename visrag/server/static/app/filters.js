@@ -1,5 +1,6 @@
 /** Which documents are searched, and how hits are ranked. */
 import { api } from "./api.js";
+import { Line } from "./field.js";
 import { html, useLoaded, usePage, useState } from "./library.js";
 
 const LISTED = 1000; // documents offered while one types; any other name can be typed in full
@@ -40,8 +41,8 @@ function Filters({ draft }) {
       <select data-testid="rank" value=${state.rank} onChange=${(event) => change({ rank: event.target.value })}>
         ${RANKS.map(([rank, text]) => html`<option key=${rank} value=${rank}>${text}</option>`)}</select></label>
     <label class="inline">Review
-      <input class="short" data-testid="review" value=${state.review} placeholder="no name" maxlength="200"
-        onChange=${(event) => go({ review: event.target.value.trim() })} /></label>
+      <${Line} class="short" data-testid="review" value=${state.review} placeholder="no name" maxlength="200"
+        onKeep=${(review) => go({ review })} /></label>
     ${
       (state.document.length > 0 || state.tag.length > 0) &&
       html`<ul class="chosen" aria-label="Filters in use">

@@ -37,15 +37,16 @@ function heatOf(value, { low, high, gamma }) {
 }
 
 /**
- * The map of the question (word −1) or of one of its words: at each place the greatest similarity of its tokens.
+ * The map of the question (word −1), of one of its words (token −1), or of one token: at each place the greatest
+ * similarity of its tokens.
  * @returns {{values: Float64Array, winners: Int32Array}} NaN and −1 for places without a vector
  */
-function mapOf(heat, word) {
+function mapOf(heat, word, only) {
   const size = heat.grid ? heat.grid[0] * heat.grid[1] : heat.boxes.length;
   const values = new Float64Array(size).fill(NaN);
   const winners = new Int32Array(size).fill(-1);
   heat.tokens.forEach((token, index) => {
-    if (!token.counts || (word >= 0 && token.word !== word)) return;
+    if (!token.counts || (word >= 0 && token.word !== word) || (only >= 0 && index !== only)) return;
     token.values.forEach((value, place) => {
       if (value === null || value <= values[place]) return;
       values[place] = value;
@@ -53,6 +54,16 @@ function mapOf(heat, word) {
     });
   });
   return { values, winners };
+}
+
+/** The tokens of a word that count, each with its index. */
+const tokensOf = (heat, word) =>
+  heat.tokens.map((token, index) => ({ ...token, index })).filter((token) => token.counts && token.word === word);
+
+/** The word and the token that an address names, as far as the heat has them. */
+function chosenOf(heat, { word, token }) {
+  if (!heat || !heat.words[word]) return { word: -1, token: -1 };
+  return { word, token: tokensOf(heat, word).some(({ index }) => index === token) ? token : -1 };
 }
 
 /** The corners of a place on a raster, in whole pixels, at least one each way. */
@@ -149,4 +160,4 @@ function placeAt(heat, map, x, y) {
   return best;
 }
 
-export { COLOURS, heatOf, mapOf, paint, placeAt };
+export { COLOURS, chosenOf, heatOf, mapOf, paint, placeAt, tokensOf };

@@ -82,11 +82,15 @@ function told(ended) {
   return `${ended[0].document} ${ENDS[ended[0].state]}.`;
 }
 
-/** Browsers take up a stream again that broke, but not one that was refused. */
+/** Browsers take up a stream again that broke, but not one that was refused: to that it may be the key that is missing. */
 function listen(address, onChanges, onAgain) {
   let source = null;
   let timer = 0;
   let opened = false;
+  let ended = false;
+  const again = () => {
+    if (!ended) timer = setTimeout(open, AGAIN);
+  };
   const open = () => {
     source = new EventSource(address);
     source.addEventListener("documents", (event) => onChanges(JSON.parse(event.data)));
@@ -95,11 +99,13 @@ function listen(address, onChanges, onAgain) {
       opened = true;
     };
     source.onerror = () => {
-      if (source.readyState === EventSource.CLOSED) timer = setTimeout(open, AGAIN);
+      if (source.readyState === EventSource.CLOSED)
+        api.session().then(again, (problem) => problem.status === 401 || again());
     };
   };
   open();
   return () => {
+    ended = true;
     clearTimeout(timer);
     source.close();
   };

@@ -48,6 +48,13 @@ function useSession() {
 function App() {
   const { session, locked, error, enter, leave, load, refresh } = useSession();
   const address = useAddress();
+  const [notice, setNotice] = useState(null);
+  const notify = useCallback((text, bad = false) => setNotice({ text, bad }), []);
+  const uploads = useUploads({ session, go: address.go, notify });
+  const signOut = () => {
+    uploads.clear();
+    leave();
+  };
   if (error) {
     return html`<main class="lone"><h1>visrag</h1><p role="alert">${error.message}</p>
       <button type="button" onClick=${load}>Try again</button></main>`;
@@ -56,23 +63,22 @@ function App() {
     ${locked && html`<${SignIn} onEnter=${enter} />`}
     ${
       session
-        ? html`<${Known} session=${session} address=${address} onLeave=${leave} onChange=${refresh}
-      key=${session.since} />`
+        ? html`<${Known} session=${session} address=${address} onLeave=${signOut} onChange=${refresh}
+      notify=${notify} uploads=${uploads} key=${session.since} />
+      <${Notice} notice=${notice} onClose=${() => setNotice(null)} />`
         : html`<main class="lone"><h1>visrag</h1><p>${locked ? "Sign in to search." : "Loading…"}</p></main>`
     }`;
 }
 
 /** The page for somebody known. */
-function Known({ session, address, onLeave, onChange }) {
+function Known({ session, address, onLeave, onChange, notify, uploads }) {
   const { state, go, href } = address;
   const collection = state.collection
     ? session.collections.find(({ name }) => name === state.collection)
     : session.collections[0];
-  const [notice, setNotice] = useState(null);
   const [help, setHelp] = useState(false);
-  const notify = useCallback((text) => setNotice({ text }), []);
   const fail = useCallback((problem) => {
-    if (problem instanceof Problem) setNotice({ text: problem.message, bad: true });
+    if (problem instanceof Problem) notify(problem.message, true);
     else if (problem.name !== "AbortError") throw problem;
   }, []);
   const [changes, changed] = useChanges(onChange);
@@ -84,8 +90,7 @@ function Known({ session, address, onLeave, onChange }) {
   return html`<${Page.Provider} value=${page}>
     <a class="skip" href="#content">Skip to the content</a>
     <${Header} onLeave=${onLeave} onHelp=${() => setHelp(true)} />
-    <${Views} key=${collection.name} onHelp=${() => setHelp(true)} />
-    <${Notice} notice=${notice} onClose=${() => setNotice(null)} />
+    <${Views} key=${collection.name} uploads=${uploads} onHelp=${() => setHelp(true)} />
     ${help && html`<${Help} onClose=${() => setHelp(false)} />`}
   <//>`;
 }
@@ -128,13 +133,13 @@ function useChanges(onChange) {
 
 const TITLES = { search: "Search", documents: "Documents", verdicts: "Verdicts" };
 
-/** The view that the address names, in one collection. Hits, verdicts and uploads outlive a change of view. */
-function Views({ onHelp }) {
+/** The view that the address names, in one collection. Hits and verdicts outlive a change of view. */
+function Views({ uploads, onHelp }) {
   const page = usePage();
   const { state, go, collection } = page;
   const search = useSearch(page);
   const feedback = useFeedback(page);
-  const uploads = useUploads(page);
+  const add = (files) => uploads.add(files, collection.name);
   useKeys({
     "?": onHelp,
     "/": () => {
@@ -151,8 +156,8 @@ function Views({ onHelp }) {
   }, [state.view]);
   const View = VIEWS[state.view] ?? SearchView;
   return html`
-    ${collection.ingest && html`<${DropArea} onFiles=${uploads.add} />`}
-    <${View} search=${search} feedback=${feedback} uploads=${uploads} />`;
+    ${collection.ingest && html`<${DropArea} onFiles=${add} />`}
+    <${View} search=${search} feedback=${feedback} uploads=${{ ...uploads, add }} />`;
 }
 
 const VIEWS = { search: SearchView, page: Viewer, documents: DocumentsView, verdicts: VerdictsView };

@@ -7,6 +7,7 @@ const STEP = 1.25;
 const SETTLED = 200; // ms after the last scroll
 const DRAG = 4; // CSS pixels: less is a click
 
+/** The zoom that is nearest to one asked for. */
 const within = (zoom) => Math.min(Math.max(Math.round(zoom * 1000) / 1000, LEAST), MOST);
 /** The next zoom, in (1) or out (−1). */
 const stepped = (zoom, direction) => within(zoom * STEP ** direction);
@@ -144,4 +145,4 @@ function useDrag(view) {
   };
 }
 
-export { stepped, useMoving };
+export { stepped, useMoving, within };

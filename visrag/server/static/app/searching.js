@@ -38,7 +38,10 @@ function useSearch({ collection, session, state, changes }) {
       (next) => keep({ key, loading: false, error: null, ...next }),
       (error) => stop.signal.aborted || keep({ ...NOTHING, key, error }),
     );
-    return () => stop.abort();
+    return () => {
+      stop.abort();
+      setFound(latest.current);
+    };
   }, [key, count, shown]);
 
   return found;

@@ -2,11 +2,12 @@
 import { urls } from "./api.js";
 import { html, usePage } from "./library.js";
 
-function Toolbar({ search, info, actions, percent }) {
+/** `drawn`: of what the picture to download shows the heat, as in urls.highlighted. */
+function Toolbar({ search, info, actions, percent, drawn }) {
   const { state, collection } = usePage();
   const { hits, more } = search;
   const q = state.q.trim();
-  const png = q && urls.highlighted(collection.name, state.open, state.page, q, state.word >= 0 ? state.word : null);
+  const png = q && urls.highlighted(collection.name, state.open, state.page, q, drawn);
   const button = (label, text, act, disabled = false, rest = {}) => html`<button type="button" aria-label=${label}
     title=${label} onClick=${act} disabled=${disabled} ...${rest}>${text}</button>`;
   return html`<div class="toolbar" role="group" aria-label="This page">

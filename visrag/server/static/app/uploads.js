@@ -6,10 +6,12 @@ import { plural } from "./text.js";
 const AT_ONCE = 2;
 
 /**
- * @returns {{list: object[], add: Function, stop: Function, dismiss: Function}} `list`: {serial, file, state:
- * "waiting" | "sending" | "refused", share, message}; what has arrived is in it no longer
+ * For the whole page: uploads go on whatever is shown, and wait where the server wants a key until there is one.
+ * @returns {{list: object[], add: Function, stop: Function, dismiss: Function, clear: Function, setTags: Function}}
+ * `list`: {serial, file, collection, state: "waiting" | "sending" | "refused", share, message}; what has arrived is in
+ * it no longer
  */
-function useUploads({ collection, session, go, notify }) {
+function useUploads({ session, go, notify }) {
   const [list, setList] = useState([]);
   const latest = useRef([]);
   const serial = useRef(0);
@@ -30,31 +32,38 @@ function useUploads({ collection, session, go, notify }) {
     const stop = new AbortController();
     running.current.set(waiting.serial, stop);
     set(waiting.serial, { state: "sending" });
-    upload(collection.name, waiting.file, waiting.tags, (share) => set(waiting.serial, { share }), stop.signal)
+    upload(waiting.collection, waiting.file, waiting.tags, (share) => set(waiting.serial, { share }), stop.signal)
       .then(
         () => {
           drop(waiting.serial);
           notify(`${waiting.file.name} has arrived.`);
         },
-        (problem) =>
-          stop.signal.aborted
-            ? drop(waiting.serial)
-            : set(waiting.serial, { state: "refused", message: withoutName(problem.message, waiting.file.name) }),
+        (problem) => {
+          if (stop.signal.aborted) drop(waiting.serial);
+          else if (problem.status === 401) set(waiting.serial, { state: "waiting", share: 0 });
+          else set(waiting.serial, { state: "refused", message: withoutName(problem.message, waiting.file.name) });
+          return problem.status;
+        },
       )
-      .finally(() => {
+      .then((status) => {
         running.current.delete(waiting.serial);
-        next();
+        if (status !== 401) next();
       });
     next();
   };
+  useEffect(() => {
+    if (session) next();
+  }, [session?.since]);
+  useWarning(list.some(({ state }) => state !== "refused"));
 
-  const add = (files) => {
+  const add = (files, collection) => {
     const most = session.limits.upload_bytes;
     const added = [...files].map((file) => {
       const fits = file.size <= most;
       return {
         serial: ++serial.current,
         file,
+        collection,
         tags: tags.current,
         share: 0,
         state: fits ? "waiting" : "refused",
@@ -69,15 +78,30 @@ function useUploads({ collection, session, go, notify }) {
   };
 
   const stop = (serial) => (running.current.has(serial) ? running.current.get(serial).abort() : drop(serial));
+  const clear = () => {
+    change(() => []);
+    running.current.forEach((stop) => stop.abort());
+  };
   return {
     list,
     add,
     stop,
     dismiss: drop,
+    clear,
     setTags: (found) => {
       tags.current = found;
     },
   };
+}
+
+/** The browser asks before the page is left while files are on their way. */
+function useWarning(wanted) {
+  useEffect(() => {
+    if (!wanted) return undefined;
+    const warn = (event) => event.preventDefault();
+    addEventListener("beforeunload", warn);
+    return () => removeEventListener("beforeunload", warn);
+  }, [wanted]);
 }
 
 /** What is wrong with a file often begins with its name, which stands beside it already. */

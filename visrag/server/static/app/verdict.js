@@ -1,5 +1,7 @@
 /** The verdict on a page. */
-import { html, useEffect, usePage, useState } from "./library.js";
+import { Line } from "./field.js";
+import { html, usePage } from "./library.js";
+import { Note } from "./note.js";
 import { VERDICTS } from "./text.js";
 
 function Verdict({ feedback }) {
@@ -8,10 +10,7 @@ function Verdict({ feedback }) {
   const { open, page } = state;
   const mine = feedback.mine(open, page);
   const others = feedback.of(open, page).filter(({ reviewer }) => reviewer !== me);
-  const [note, setNote] = useState("");
-  useEffect(() => setNote(mine?.note ?? ""), [open, page, mine?.note]);
-  const keep = () =>
-    note.trim() !== (mine?.note ?? "") && feedback.judge(open, page, () => ({ note: note.trim() }));
+  const place = JSON.stringify([state.review, state.q.trim(), me, open, page]);
   const button = (
     verdict,
     key,
@@ -21,17 +20,16 @@ function Verdict({ feedback }) {
   return html`<section aria-labelledby="verdict"><h2 id="verdict">Verdict</h2>
     <p class="asked">${state.q}</p>
     <div class="row">${button("relevant", "y")}${button("not_relevant", "n")}</div>
-    <label class="field">Note
-      <textarea rows="2" data-testid="note" value=${note} onInput=${(event) => setNote(event.target.value)}
-        onChange=${keep}></textarea></label>
+    <${Note} key=${place} kept=${mine?.note ?? ""}
+      judge=${(change) => feedback.judge(open, page, change)} />
     <div class="pair"><label class="field">Review
-      <input data-testid="review" value=${state.review} placeholder="no name" maxlength="200"
-        onChange=${(event) => go({ review: event.target.value.trim() }, { replace: true })} /></label>
+      <${Line} data-testid="review" value=${state.review} placeholder="no name" maxlength="200"
+        onKeep=${(review) => go({ review }, { replace: true })} /></label>
     ${
       setReviewer &&
       html`<label class="field">Your name
-      <input data-testid="reviewer" value=${me} placeholder="no name" maxlength="200"
-        onChange=${(event) => setReviewer(event.target.value.trim())} /></label>`
+      <${Line} data-testid="reviewer" value=${me} placeholder="no name" maxlength="200"
+        onKeep=${setReviewer} /></label>`
     }
     </div>
     ${

@@ -63,7 +63,7 @@ function Question({ question, verdicts }) {
       <tbody>${verdicts.map(
         (each) => html`<tr key=${`${each.document} ${each.page} ${each.reviewer}`} data-testid="verdict-row">
         <td><span class=${`badge ${each.verdict ?? "note"}`}>${VERDICTS[each.verdict] ?? "Note"}</span></td>
-        <td><${Go} to=${{ ...looking(each.document, each.page), q: question }}>
+        <td><${Go} to=${{ ...looking(each.document, each.page), q: question, document: [], tag: [] }}>
           ${each.document}, page ${each.page}<//></td>
         <td class="note">${each.note}</td><td>${each.reviewer || html`<span class="quiet">no name</span>`}</td>
         <td class="number"><time datetime=${each.time}>${when(each.time)}</time></td></tr>`,

@@ -2,9 +2,9 @@
 import { Account } from "./account.js";
 import { looking } from "./address.js";
 import { api, urls } from "./api.js";
-import { heatOf, mapOf, placeAt } from "./heat.js";
+import { chosenOf, heatOf, mapOf, placeAt } from "./heat.js";
 import { useKeys } from "./keys.js";
-import { html, useEffect, useLoaded, useMemo, usePage, useState } from "./library.js";
+import { html, useEffect, useLoaded, useMemo, usePage, useRef, useState } from "./library.js";
 import { stepped } from "./moving.js";
 import { RegionList, Text } from "./regionlist.js";
 import { Stage } from "./stage.js";
@@ -50,13 +50,16 @@ function Viewer({ search, feedback }) {
   const [pointer, setPointer] = useState(null);
   const [spot, setSpot] = useState(null);
   const [percent, setPercent] = useState(null);
-  const map = useMemo(() => (heat?.leg ? mapOf(heat, state.word) : null), [heat, state.word]);
+  const chosen = chosenOf(heat, state);
+  const map = useMemo(
+    () => (heat?.leg ? mapOf(heat, chosen.word, chosen.token) : null),
+    [heat, chosen.word, chosen.token],
+  );
   useEffect(() => setSpot(null), [state.open, state.page]);
   useAhead(page, search.hits);
 
-  const actions = actionsOf(page, search, feedback, info);
+  const actions = actionsOf(page, feedback, info, useHits(page, search));
   useKeys(actions.keys);
-  const word = state.word >= 0 ? heat?.words[state.word]?.word : null;
   const regions = heat?.regions ?? [];
   const picture = (side) => urls.image(collection.name, state.open, state.page, side);
   const crop = (region) => urls.crop(collection.name, state.open, state.page, region.box);
@@ -68,7 +71,7 @@ function Viewer({ search, feedback }) {
           threshold: state.threshold / 100,
           opacity: state.opacity / 100,
           describedBy: "regions",
-          label: `Heat of ${word ? `the word ${word}` : "the whole question"}`,
+          label: `Heat of ${nameOf(heat, chosen)}`,
         }
       : null;
   const boxes = state.boxes ? regions : [];
@@ -82,7 +85,7 @@ function Viewer({ search, feedback }) {
     onLayout: ({ zoom }) => setPercent(Math.round(zoom * 100)),
   };
   return html`<main id="content" class="viewer" tabindex="-1">
-    <${Toolbar} search=${search} info=${info} actions=${actions} percent=${percent} />
+    <${Toolbar} search=${search} info=${info} actions=${actions} percent=${percent} drawn=${drawnOf(heat, chosen)} />
     ${error && html`<p class="error" role="alert">${error.message}</p>`}
     <div class="viewer-parts">
       <div class="viewer-page">
@@ -92,13 +95,24 @@ function Viewer({ search, feedback }) {
       </div>
       <aside class="panel" aria-label="Evidence and verdict">
         ${state.q.trim() && html`<${Verdict} feedback=${feedback} />`}
-        ${state.q.trim() && html`<${Where} heat=${heat} shares=${account?.shares} />`}
+        ${state.q.trim() && html`<${Where} heat=${heat} shares=${account?.shares} chosen=${chosen} />`}
         <${RegionList} regions=${regions} heat=${heat} crop=${crop} onSpot=${setSpot} />
         ${account && html`<${Account} account=${account} onSpot=${setSpot} />`}
         <${Text} info=${info} />
       </aside>
     </div>
   </main>`;
+}
+
+function nameOf(heat, { word, token }) {
+  if (token >= 0) return `the token ${heat.tokens[token].token}`;
+  return word >= 0 ? `the word ${heat.words[word].word}` : "the whole question";
+}
+
+/** What the server is to draw. */
+function drawnOf(heat, { word, token }) {
+  if (token >= 0) return { token: heat.tokens[token].token };
+  return word >= 0 ? { word } : {};
 }
 
 /** What lies under the pointer: the similarity, its heat, and the word that won there. */
@@ -113,16 +127,31 @@ function readout(heat, map, pointer) {
   return `similarity ${score(value)}, heat ${score(heatOf(value, heat.scale))}, won by “${word}”`;
 }
 
-/** What keys and buttons do. */
-function actionsOf({ state, go }, search, feedback, info) {
-  const { hits } = search;
+/** Where one is among the hits, and the way to another one; one that is not there yet is gone to when it comes. */
+function useHits({ state, go }, { hits, more }) {
   const here = hits.findIndex((each) => each.document === state.open && each.page === state.page);
   const from = here >= 0 ? here : state.hit - 1;
+  const awaited = useRef(null);
   const toHit = (index) => {
     const hit = hits[index];
     if (hit) go(looking(hit.document, hit.page, hit.rank));
-    else if (index === hits.length && search.more) go({ count: hits.length + 10 }, { replace: true });
+    else if (index === hits.length && more) {
+      awaited.current = index;
+      go({ count: hits.length + 10 }, { replace: true });
+    }
   };
+  useEffect(() => {
+    awaited.current = null;
+  }, [state.q, state.open, state.page]);
+  useEffect(() => {
+    if (awaited.current !== null) toHit(awaited.current);
+    awaited.current = null;
+  }, [hits]);
+  return { from, toHit };
+}
+
+/** What keys and buttons do. */
+function actionsOf({ state, go }, feedback, info, { from, toHit }) {
   const toPage = (page) => info && page >= 1 && page <= info.pages && go(looking(state.open, page, state.hit));
   const zoom = (direction) => {
     const now = Number(document.querySelector("[data-testid=stage]").dataset.zoom);

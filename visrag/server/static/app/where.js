@@ -1,10 +1,10 @@
 /** What of the question is drawn on the page, and how. */
-import { COLOURS } from "./heat.js";
+import { COLOURS, tokensOf } from "./heat.js";
 import { html, useLayoutEffect, usePage, useRef } from "./library.js";
 import { score } from "./text.js";
 
-/** `heat` null: not known yet. `shares`: of the score, by word. */
-function Where({ heat, shares }) {
+/** `heat` null: not known yet. `shares`: of the score, by word. `chosen`: {word, token}, −1 for all. */
+function Where({ heat, shares, chosen }) {
   const { state, go } = usePage();
   const show = (change) => go(change, { replace: true });
   const check = (name, text) => html`<label class="check"><input type="checkbox" data-testid=${name}
@@ -14,7 +14,7 @@ function Where({ heat, shares }) {
       onInput=${(event) => show({ [name]: Number(event.target.value) })} />
     <span class="number">${state[name]} %</span></label>`;
   return html`<section aria-labelledby="where"><h2 id="where">Where it matches</h2>
-    <${Chips} heat=${heat} shares=${shares ?? []} />
+    <${Chips} heat=${heat} shares=${shares ?? []} chosen=${chosen} />
     ${heat?.leg && html`<${Scale} scale=${heat.scale} />`}
     <div class="controls">
       ${check("heat", "Heat")}
@@ -25,19 +25,29 @@ function Where({ heat, shares }) {
   </section>`;
 }
 
-/** The whole question, then its words, those that gave most first. */
-function Chips({ heat, shares }) {
-  const { state, go } = usePage();
+/** The whole question, then its words, those that gave most first; below a chosen word its tokens, where it has several. */
+function Chips({ heat, shares, chosen }) {
+  const { go } = usePage();
   const given = (word) => shares.find((share) => share.start === word.start)?.score ?? null;
   const words = (heat?.words ?? []).map((word, index) => ({ ...word, index, given: given(word) }));
   words.sort((a, b) => (b.given ?? -Infinity) - (a.given ?? -Infinity) || a.index - b.index);
-  const choose = (word) => go({ word }, { replace: true });
+  const choose = (word, token = -1) => go({ word, token }, { replace: true });
+  const tokens = chosen.word >= 0 ? tokensOf(heat, chosen.word) : [];
   const chip = (index, text, share) => html`<button key=${index} type="button" class="chip" data-testid="chip"
-    data-word=${index} aria-pressed=${state.word === index ? "true" : "false"} onClick=${() => choose(index)}>
+    data-word=${index} aria-pressed=${chosen.word === index ? "true" : "false"} onClick=${() => choose(index)}>
     ${text}${share !== null && html` <span class="number">${score(share)}</span>`}</button>`;
   return html`<div class="chips" role="group" aria-label="Words of the question, by what they gave">
     ${chip(-1, "Whole question", null)}
-    ${words.map((word) => chip(word.index, word.word, word.given))}</div>`;
+    ${words.map((word) => chip(word.index, word.word, word.given))}</div>
+    ${
+      tokens.length > 1 &&
+      html`<div class="chips" role="group" aria-label=${`Tokens of ${heat.words[chosen.word].word}`}>
+      ${tokens.map(
+        ({ token, index }) => html`<button key=${index} type="button" class="chip token" data-testid="token-chip"
+        aria-pressed=${chosen.token === index ? "true" : "false"}
+        onClick=${() => choose(chosen.word, chosen.token === index ? -1 : index)}>${token}</button>`,
+      )}</div>`
+    }`;
 }
 
 /** The colours from no heat to full heat, and the similarities they stand for. */

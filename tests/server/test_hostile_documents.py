@@ -436,10 +436,10 @@ def test_a_form_that_is_slow_to_read_lets_others_be_served(served: Server) -> No
 
 @pytest.fixture(scope="module")
 def rooted(empty_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that may read the folder "root", in which are ways out; and two URLs."""
+    """A server that may read the folder "given", in which are ways out; and two URLs."""
     folder = tmp_path_factory.mktemp("rooted")
     index = shutil.copytree(empty_path, folder / "index")
-    root, beside = folder / "root", folder / "root-beside"
+    root, beside = folder / "given", folder / "given-beside"
     for made in (root / "docs" / "inner", root / "ways", beside):
         made.mkdir(parents=True)
     (beside / "secret.txt").write_text("A secret of apples.")
@@ -459,7 +459,7 @@ def from_uri(server: Server, uri: str) -> httpx.Response:
 
 
 def test_what_lies_under_a_root_is_taken(rooted: Server) -> None:
-    root = rooted.folder.parent / "root"
+    root = rooted.folder.parent / "given"
     for uri in (
         f"{root}/docs/note.txt",
         f"file://{root}/docs/note.txt",
@@ -479,13 +479,13 @@ def test_what_lies_under_a_root_is_taken(rooted: Server) -> None:
 
 
 WAYS_OUT = [
-    "{folder}/root-beside/secret.txt", "{folder}/root/../root-beside/secret.txt", "{folder}/root/ways/out.txt",
-    "{folder}/root/ways", "{folder}/root/outside", "{folder}/root/outside/secret.txt", "{folder}/root/circle",
-    "{folder}/root/circle/a.txt", "{folder}", "{folder}/index", "/", "/etc/passwd", "/proc/self/environ", "/dev/zero",
-    "file:///etc/passwd", "FILE:///etc/passwd", "file://{folder}/root/../root-beside/secret.txt",
-    "file://{folder}/root/%2e%2e/root-beside/secret.txt", "file://{folder}/root/%2E%2E%2Froot-beside%2Fsecret.txt",
-    "..", "../root-beside/secret.txt", "~/.ssh/id_rsa", "root/docs/note.txt",
-    "{folder}/root\x00/../../etc/passwd", "\x00",
+    "{folder}/given-beside/secret.txt", "{folder}/given/../given-beside/secret.txt", "{folder}/given/ways/out.txt",
+    "{folder}/given/ways", "{folder}/given/outside", "{folder}/given/outside/secret.txt", "{folder}/given/circle",
+    "{folder}/given/circle/a.txt", "{folder}", "{folder}/index", "/", "/etc/passwd", "/proc/self/environ", "/dev/zero",
+    "file:///etc/passwd", "FILE:///etc/passwd", "file://{folder}/given/../given-beside/secret.txt",
+    "file://{folder}/given/%2e%2e/given-beside/secret.txt", "file://{folder}/given/%2E%2E%2Fgiven-beside%2Fsecret.txt",
+    "..", "../given-beside/secret.txt", "~/.ssh/id_rsa", "given/docs/note.txt",
+    "{folder}/given\x00/../../etc/passwd", "\x00",
     "http://127.0.0.1:1/a.pdf", "http://169.254.169.254/latest/meta-data/", "ftp://evil/a.pdf",
     "https://files.invalid/docs/../secret.pdf", "https://files.invalid/docs/%2e%2e/secret.pdf",
     "https://files.invalid/",
@@ -509,7 +509,7 @@ def test_what_lies_elsewhere_is_refused(uri: str, rooted: Server) -> None:
 
 @pytest.mark.parametrize("uri", ["file://evil.example/etc/passwd", "file://", "file:", "", "x" * 5000])
 def test_what_is_no_uri_is_refused(uri: str, rooted: Server) -> None:
-    long = f"{rooted.folder.parent}/root/{'a' * 3000}"
+    long = f"{rooted.folder.parent}/given/{'a' * 3000}"
     assert from_uri(rooted, long).status_code == 400
     assert from_uri(rooted, uri).status_code in (400, 403, 422)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -71,6 +72,8 @@ async def from_uri(given: FromUri, collection: Writable, held: Held) -> Queued:
             with suppress(AccessError, UsageError):  # a link in a folder that leads out of it; no name for a document
                 where = _under_roots(source.uri, held.settings.roots)
                 orders.append(Order(document_name(source.name), where, options, given.tags))
+        if not orders:
+            raise _elsewhere(given.uri)
         return collection.enqueue(orders)
 
     queued = await held.work.run(enqueue)
@@ -176,9 +179,13 @@ def _settings(options: Options) -> IngestSettings:
     return IngestSettings(**options.model_dump())
 
 
+def _elsewhere(uri: str) -> AccessError:
+    return AccessError(f"{uri}: is no document under the folders and URLs that this server may read (--root)")
+
+
 def _under_roots(uri: str, roots: tuple[str, ...]) -> str:
     """A URI as it is to be opened. Raises AccessError where it does not lie under one of the roots."""
-    refused = AccessError(f"{uri}: lies under none of the folders and URLs that this server may read (--root)")
+    refused = _elsewhere(uri)
     if is_url(uri):
         inside = any(uri == root or uri.startswith(f"{root.rstrip('/')}/") for root in roots if is_url(root))
         if not inside or not uri.isprintable() or ".." in uri.split("/") or any(sign in uri for sign in _TRICKS):
@@ -190,6 +197,6 @@ def _under_roots(uri: str, roots: tuple[str, ...]) -> str:
         raise refused from error
     if not any(path.is_relative_to(local_path(root).resolve()) for root in roots if not is_url(root)):
         raise refused
-    if path.name.startswith(".") or (path.is_file() and path.suffix.lower() not in SUFFIXES):
+    if path.name.startswith(".") or (os.path.isfile(path) and path.suffix.lower() not in SUFFIXES):
         raise refused
     return str(path)

@@ -24,8 +24,8 @@ function inTurn(act) {
 }
 
 /**
- * @returns {{of: Function, mine: Function, judge: Function, toggle: Function, changes: number}} `of(document, page)`: all
- * verdicts on a page, `mine` one's own or null; `judge(document, page, change)`: resolves to whether it is kept.
+ * @returns {{of: Function, mine: Function, judge: Function, toggle: Function, changes: number}} `of(document, page)`:
+ * all verdicts on a page, `mine` one's own or null; `judge(document, page, change)`: resolves to whether it is kept.
  * `change(mine)` gives {verdict, note}; what is absent stays.
  */
 function useFeedback({ collection, session, state, fail, notify }) {

@@ -46,7 +46,8 @@ function mapOf(heat, word, only) {
   const values = new Float64Array(size).fill(NaN);
   const winners = new Int32Array(size).fill(-1);
   heat.tokens.forEach((token, index) => {
-    if (!token.counts || (word >= 0 && token.word !== word) || (only >= 0 && index !== only)) return;
+    if (!token.counts || (word >= 0 && token.word !== word)) return;
+    if (only >= 0 && index !== only) return;
     token.values.forEach((value, place) => {
       if (value === null || value <= values[place]) return;
       values[place] = value;

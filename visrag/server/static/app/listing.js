@@ -82,7 +82,7 @@ function told(ended) {
   return `${ended[0].document} ${ENDS[ended[0].state]}.`;
 }
 
-/** Browsers take up a stream again that broke, but not one that was refused: to that it may be the key that is missing. */
+/** Browsers take up a stream again that broke, but not one that was refused, for want of a key perhaps. */
 function listen(address, onChanges, onAgain) {
   let source = null;
   let timer = 0;

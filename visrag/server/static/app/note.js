@@ -1,37 +1,52 @@
 /** The note on a page: kept when the field, the page or the tab is left. */
-import { html, useEffect, useRef, useState } from "./library.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./library.js";
 
 const LONGEST = 10_000; // characters that the server takes
 
-/** `kept`: the note as far as it is known. `judge(change)`: as in feedback.js, for this page. */
-function Note({ kept, judge }) {
+const untouched = () => ({ draft: null, sent: null, seen: [], before: "" });
+
+/**
+ * `place`: whose note on what this is; when it changes the field stays, for somebody may be about to type in it. `kept`:
+ * the note as far as it is known. `judge(change)`: as in feedback.js, for this place.
+ */
+function Note({ place, kept, judge }) {
   const [draft, setDraft] = useState(null); // null: nothing but what is kept
-  const now = useRef({ draft: null, sent: null, seen: [], before: "" });
-  now.current.judge = judge;
-  const write = (draft) => {
-    now.current.draft = draft;
-    setDraft(draft);
-  };
+  const now = useRef(untouched());
+  const latest = useRef(judge);
   const type = (event) => {
     const text = event.target.value;
-    if (now.current.draft === null) Object.assign(now.current, { sent: null, seen: [kept], before: "" });
-    write(text === kept && now.current.sent === null ? null : text);
+    const note = now.current;
+    if (note.draft === null) Object.assign(note, { sent: null, seen: [kept], before: "" });
+    note.draft = text === kept && note.sent === null ? null : text;
+    setDraft(note.draft);
   };
   const keep = async () => {
-    const { draft, sent, judge } = now.current;
+    const note = now.current;
+    const { draft, sent } = note;
     if (draft === null || draft === sent) return;
-    now.current.sent = draft;
-    const done = await judge((mine) => ({ note: withUnseen(now.current, mine?.note ?? "", draft) }));
-    if (!done) now.current.sent = null;
-    else if (now.current.draft === draft) write(null);
+    note.sent = draft;
+    const done = await latest.current((mine) => ({ note: withUnseen(note, mine?.note ?? "", draft) }));
+    if (!done) note.sent = null;
+    else if (note.draft === draft) {
+      note.draft = null;
+      if (note === now.current) setDraft(null);
+    }
   };
   useEffect(() => {
     addEventListener("pagehide", keep);
-    return () => {
-      removeEventListener("pagehide", keep);
-      keep();
-    };
+    return () => removeEventListener("pagehide", keep);
   }, []);
+  useLayoutEffect(
+    () => () => {
+      keep();
+      now.current = untouched();
+      setDraft(null);
+    },
+    [place],
+  );
+  useLayoutEffect(() => {
+    latest.current = judge; // after what was typed has been kept where it was typed
+  });
   return html`<label class="field">Note
     <textarea rows="2" data-testid="note" maxlength=${LONGEST} value=${draft ?? kept} onInput=${type}
       onBlur=${keep}></textarea></label>`;

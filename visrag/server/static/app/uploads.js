@@ -17,6 +17,8 @@ function useUploads({ session, go, notify }) {
   const serial = useRef(0);
   const running = useRef(new Map());
   const tags = useRef({});
+  const since = useRef(0); // since when the session is there
+  since.current = session?.since;
 
   const change = (alter) => {
     latest.current = alter(latest.current);
@@ -30,6 +32,7 @@ function useUploads({ session, go, notify }) {
     const waiting = latest.current.find(({ state }) => state === "waiting");
     if (!waiting || running.current.size >= AT_ONCE) return;
     const stop = new AbortController();
+    const begun = since.current;
     running.current.set(waiting.serial, stop);
     set(waiting.serial, { state: "sending" });
     upload(waiting.collection, waiting.file, waiting.tags, (share) => set(waiting.serial, { share }), stop.signal)
@@ -47,7 +50,7 @@ function useUploads({ session, go, notify }) {
       )
       .then((status) => {
         running.current.delete(waiting.serial);
-        if (status !== 401) next();
+        if (status !== 401 || begun !== since.current) next();
       });
     next();
   };

@@ -20,7 +20,7 @@ function Verdict({ feedback }) {
   return html`<section aria-labelledby="verdict"><h2 id="verdict">Verdict</h2>
     <p class="asked">${state.q}</p>
     <div class="row">${button("relevant", "y")}${button("not_relevant", "n")}</div>
-    <${Note} key=${place} kept=${mine?.note ?? ""}
+    <${Note} place=${place} kept=${mine?.note ?? ""}
       judge=${(change) => feedback.judge(open, page, change)} />
     <div class="pair"><label class="field">Review
       <${Line} data-testid="review" value=${state.review} placeholder="no name" maxlength="200"

@@ -25,7 +25,7 @@ function Where({ heat, shares, chosen }) {
   </section>`;
 }
 
-/** The whole question, then its words, those that gave most first; below a chosen word its tokens, where it has several. */
+/** The whole question, then its words, those that gave most first; then the tokens of the chosen one, if several. */
 function Chips({ heat, shares, chosen }) {
   const { go } = usePage();
   const given = (word) => shares.find((share) => share.start === word.start)?.score ?? null;
@@ -43,7 +43,7 @@ function Chips({ heat, shares, chosen }) {
       tokens.length > 1 &&
       html`<div class="chips" role="group" aria-label=${`Tokens of ${heat.words[chosen.word].word}`}>
       ${tokens.map(
-        ({ token, index }) => html`<button key=${index} type="button" class="chip token" data-testid="token-chip"
+        ({ token, index }) => html`<button key=${index} type="button" class="chip part" data-testid="token-chip"
         aria-pressed=${chosen.token === index ? "true" : "false"}
         onClick=${() => choose(chosen.word, chosen.token === index ? -1 : index)}>${token}</button>`,
       )}</div>`

@@ -160,7 +160,7 @@ def serve(descriptor: str) -> NoReturn:
     channel = socket.socket(fileno=int(descriptor))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: channel.shutdown(socket.SHUT_RD))
-    os.nice(5)  # searches go first
+    os.nice(10)  # searches go first
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     log.setLevel(logging.INFO)
     with channel.makefile("rb", buffering=0) as lines:

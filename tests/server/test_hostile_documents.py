@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import psutil
@@ -429,6 +430,32 @@ def test_a_form_that_is_slow_to_read_lets_others_be_served(served: Server) -> No
         done.set()
         thread.join()
     assert max(waits) < 2
+
+
+def test_a_disk_that_takes_no_more_is_said_and_leaves_nothing(empty_path: Path, tmp_path: Path) -> None:
+    index = shutil.copytree(empty_path, tmp_path / "index")
+    with serving(tmp_path / "server", {"drop": index}, "--max-upload", "8") as server:
+        psutil.Process(server.pid).rlimit(psutil.RLIMIT_FSIZE, (4 << 20, 4 << 20))
+        client = server.client()
+        answer = upload(client, "drop", "large.txt", b"a" * (6 << 20))
+        assert (answer.status_code, answer.json()["code"]) == (503, "store")
+        assert str(tmp_path) not in answer.text
+        assert [path for path in (index / "uploads").rglob("*") if path.is_file()] == []
+        assert upload(client, "drop", "small.txt", b"Apples.").status_code == 202
+        assert "Traceback" not in server.log
+
+
+def test_a_collection_of_any_name_can_be_used(empty_path: Path, tmp_path: Path) -> None:
+    name = "東京 äöü & <b>'"
+    index = shutil.copytree(empty_path, tmp_path / "index")
+    with serving(tmp_path / "server", {name: index}) as server:
+        client = server.client()
+        assert [each["name"] for each in client.get("/v1/collections").json()["collections"]] == [name]
+        answer = upload(client, quote(name), "a.txt", b"Apples.")
+        assert answer.status_code == 202, answer.text
+        assert client.get(answer.headers["Location"]).json()["document"] == "a.txt"
+        assert client.get("/metrics").status_code == 200
+        assert "Traceback" not in server.log
 
 
 # Where they say they lie.

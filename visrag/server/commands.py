@@ -83,6 +83,9 @@ def serve(
     **options: object,
 ) -> None:
     """Serve indexes over HTTP: the reviewers' page, and the API under /v1. Until ctrl-C or SIGTERM."""
+    # Read when numpy is imported. Searches run side by side, and OpenBLAS with several threads lets them wait for one
+    # another even while each is limited to one.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         from .app import serve as run
         from .keys import KeyFile

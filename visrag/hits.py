@@ -69,7 +69,7 @@ class Hit:
             "page": self.page,
             "score": self.score,
             "snippet": self.snippet,
-            "legs": [asdict(leg) for leg in self.legs],
+            "legs": [_printed(leg) for leg in self.legs],
             "regions": [asdict(region) for region in self.regions],
         }
 
@@ -123,3 +123,11 @@ def snippet_of(regions: Sequence[Region], text: str) -> str:
         if len(line) <= SNIPPET
         else line[: line.rfind(" ", 0, SNIPPET) if " " in line[:SNIPPET] else SNIPPET] + " …"
     )
+
+
+def _printed(leg: LegScore) -> dict[str, Any]:
+    """A leg as ``visrag search --json`` prints it."""
+    found = asdict(leg)
+    for token in found["token_scores"]:
+        del token["own"]
+    return found

@@ -6,6 +6,7 @@ requests that another site's page sends from a browser here are refused: by thei
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from ..errors import AccessError, StoreError
 from . import metrics
 from .keys import KeyFile
 from .limits import Body, Rates
-from .problems import Refusal, of_error, too_large
+from .problems import Refusal, of_error, problem, too_large
 from .settings import LOOPBACK, ROLES, Role, ServerSettings
 
 COOKIE = "visrag_key"
@@ -119,13 +120,13 @@ class Guard:
             await self._app(scope, receive, send)
             return
         begun = time.perf_counter()
-        status = 500
+        status, answered = 500, False
         body = Body(Headers(scope=scope), receive, self._limit(scope), self._settings.body_seconds)
 
         async def answer(message: Message) -> None:
-            nonlocal status
+            nonlocal status, answered
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, answered = message["status"], True
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY.items():
                     headers.setdefault(name, value)
@@ -142,6 +143,9 @@ class Guard:
                 await of_error(error)(scope, receive, answer)
             else:
                 await self._app(scope, body.receive, answer)
+        except asyncio.CancelledError:  # the server ends, and waits for this request no longer
+            if not answered:
+                await problem(503, "the server is being ended", "server")(scope, receive, answer)
         finally:
             metrics.observe_request(scope, status, time.perf_counter() - begun)
 

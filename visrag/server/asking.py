@@ -125,6 +125,7 @@ def _hits(
 def _hit(hit: Hit) -> dict[str, object]:
     return {
         **hit.as_dict(),
+        "legs": [asdict(leg) for leg in hit.legs],
         "id": document_id(hit.document),
         "marks": hit.marks,
         "shares": [asdict(share) for share in hit.shares],

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .dispatch import mend, room
 from .errors import StoreError, UsageError, VisragError
 from .models import Models
+from .reader import spawn
 from .records import Load, QueueName
 from .settings import QueueSettings
 from .steps import Outcome
@@ -118,20 +119,10 @@ class Alone:
         self._keeper.join()
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair()
         threads = str(max(1, (os.cpu_count() or 1) - 1))  # of torch: a core is left to the parent
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _START, json.dumps(sys.path), str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-                env={"OMP_NUM_THREADS": threads, **os.environ},
-            )
-        self._channel = ours
+        self._process, self._channel = spawn(_START, {"OMP_NUM_THREADS": threads, **os.environ})
         with contextlib.suppress(OSError):
-            ours.sendall(json.dumps(asdict(self._settings)).encode() + b"\n")
+            self._channel.sendall(json.dumps(asdict(self._settings)).encode() + b"\n")
 
     def _keep(self) -> None:
         wait = FIRST_WAIT

@@ -19,6 +19,7 @@ import click
 from . import __version__
 from .errors import UsageError, VisragError
 from .server.commands import keys, serve
+from .settings import read_tags
 from .show import (
     failure_rows,
     print_documents,
@@ -151,13 +152,19 @@ def ingest(
         for option, given in refused.items():
             if given:
                 raise UsageError(f"{option} cannot be used with --queue: models and processes are the workers'")
-        _ingest_by_workers(paths, path, broker, _pairs(tags) if tags else None, _settings(options), no_wait, as_json)
+        _ingest_by_workers(
+            paths, path, broker, read_tags(tags, "--tag ") if tags else None, _settings(options), no_wait, as_json
+        )
         return
     if no_wait or broker:
         raise UsageError("--no-wait and --broker are of use with --queue only")
     with _open(path, options) as index, progress_bar() as progress:
         summary = index.ingest(
-            *paths, tags=_pairs(tags) if tags else None, sync=sync, progress=progress, settings=_settings(options)
+            *paths,
+            tags=read_tags(tags, "--tag ") if tags else None,
+            sync=sync,
+            progress=progress,
+            settings=_settings(options),
         )
     _finish(summary, as_json)
 
@@ -171,7 +178,7 @@ def watch(inbox: Path, path: str, tags: tuple[str, ...], **options: Any) -> None
     with _open(path, options) as index:
         click.echo(f"watching {inbox}, ctrl-C ends it", err=True)
         try:
-            for summary in index.watch(inbox, _pairs(tags) if tags else None, _settings(options)):
+            for summary in index.watch(inbox, read_tags(tags, "--tag ") if tags else None, _settings(options)):
                 print_summary(summary)
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
@@ -258,7 +265,7 @@ def search(
 ) -> None:
     """Find the pages that answer QUESTION."""
     with _open(path, options) as index:
-        answer = index.answer(question, options["k"], documents or None, _pairs(tags), options["rank"])
+        answer = index.answer(question, options["k"], documents or None, read_tags(tags, "--tag "), options["rank"])
     if as_json:
         click.echo(json.dumps(answer.as_dict(), ensure_ascii=False))
     else:
@@ -478,17 +485,6 @@ def _settings(options: dict[str, Any]) -> Any:
     if options["jobs"]:
         chosen["jobs"] = options["jobs"]
     return IngestSettings(**chosen)
-
-
-def _pairs(tags: Sequence[str]) -> dict[str, str]:
-    """K=V strings as a dictionary. Raises UsageError."""
-    pairs = {}
-    for tag in tags:
-        key, sign, value = tag.partition("=")
-        if not key or not sign:
-            raise UsageError(f"--tag {tag}: give it as K=V")
-        pairs[key] = value
-    return pairs
 
 
 def _finish(summary: Summary, as_json: bool) -> None:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -43,19 +44,27 @@ class Died(Exception):
 _START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from visrag.reader import serve; serve(sys.argv[2])"
 
 
+def spawn(start: str, environment: Mapping[str, str] | None = None) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """A process in a session of its own, and our end of the socket to it. ``start``: its code, whose arguments are the
+    module path as JSON and the descriptor of the other end. ``environment``: None for this process's."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-c", start, json.dumps(sys.path), str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+            env=environment,
+        )
+    return process, ours
+
+
 class Child:
     """The process, started: requests in, answers out."""
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _START, json.dumps(sys.path), str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
+        self.process, ours = spawn(_START)
         self._connection = Connection(ours.detach())
 
     def send(self, request: dict[str, Any]) -> None:

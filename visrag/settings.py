@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self, TypeAlias
 
@@ -76,6 +76,17 @@ class QueueSettings:
     def models(self) -> tuple[str, ...]:
         """The kinds of models that the index must have."""
         return ("text", "vision") if self.vision else ("text",)
+
+
+def read_tags(tags: Sequence[str], shown: str) -> dict[str, str]:
+    """K=V texts as a dictionary. ``shown``: what stands before one where it is given. Raises UsageError."""
+    pairs = {}
+    for tag in tags:
+        key, sign, value = tag.partition("=")
+        if not key or not sign:
+            raise UsageError(f"{shown}{tag}: give it as K=V")
+        pairs[key] = value
+    return pairs
 
 
 def _parsed(name: str, text: str, default: object) -> object:

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from ..errors import UsageError
 from ..hits import Hit
 from ..ids import document_id
-from ..settings import Rank
+from ..settings import Rank, read_tags
 from . import metrics
 from .depends import DocumentName, Held, PageNumber, Readable, State, checked_question
 from .pages import heat, picture
@@ -47,7 +47,13 @@ async def search(
     if unknown := set(wanted) - {"image", "heatmap", "text"}:
         raise UsageError(f"include={','.join(sorted(unknown))}: there are image, heatmap and text")
     asked = Ask.model_construct(
-        question=q, k=k, offset=offset, documents=document or None, tags=pairs(tag), rank=rank, include=wanted
+        question=q,
+        k=k,
+        offset=offset,
+        documents=document or None,
+        tags=read_tags(tag, "tag="),
+        rank=rank,
+        include=wanted,
     )
     return await _answer(asked, collection, held)
 
@@ -71,19 +77,8 @@ async def account(
 ) -> AccountOf:
     """The score of any page, as a search with the same filters gives it, and what it is made of."""
     question = checked_question(q, held)
-    work = partial(collection.index.account, question, name, page, document or None, pairs(tag), rank)
+    work = partial(collection.index.account, question, name, page, document or None, read_tags(tag, "tag="), rank)
     return AccountOf.model_validate(asdict(await held.searches.run(work)))
-
-
-def pairs(tags: Sequence[str]) -> dict[str, str]:
-    """K=V texts as a dictionary. Raises UsageError."""
-    found = {}
-    for tag in tags:
-        key, sign, value = tag.partition("=")
-        if not key or not sign:
-            raise UsageError(f"tag={tag}: give it as K=V")
-        found[key] = value
-    return found
 
 
 async def _answer(asked: Ask, collection: Collection, held: State) -> Response:
@@ -114,7 +109,7 @@ def _hits(
         if "text" in include:
             record["text"] = hit.text
         if "image" in include:
-            _, data = picture(held.pictures, collection, hit.document, hit.page, SIDE)
+            data = picture(held.pictures, collection, hit.document, hit.page, SIDE)
             record["image"] = base64.b64encode(data).decode()
         if "heatmap" in include:
             record["heatmap"] = heat(collection.index, question, hit.document, hit.page)

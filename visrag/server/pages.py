@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from ..account import token_words
 from ..errors import UsageError
 from ..fulltext import word_spans
-from ..heatmap import GAMMA, Scale
+from ..heatmap import GAMMA, Scale, TokenMaps
 from ..hits import page_regions
 from ..ids import document_id
 from ..index import Index
@@ -74,7 +74,8 @@ async def image(
     headers = {"ETag": f'"{key}"', "Cache-Control": FRESH}
     if key in if_none_match:
         return Response(status_code=304, headers=headers)
-    _, data = await held.views.run(partial(picture, held.pictures, collection, name, page, side))
+    make = partial(_jpeg, collection, name, page, side)
+    data = await held.views.run(partial(held.pictures.get, key, make))
     return Response(data, media_type="image/jpeg", headers=headers)
 
 
@@ -133,10 +134,9 @@ async def crop(
     return Response(await held.large.run(partial(_crop, collection, name, page, part, side)), media_type="image/png")
 
 
-def picture(pictures: Pictures, collection: Collection, name: str, page: int, side: int) -> tuple[str, bytes]:
-    """A page's picture as JPEG, and its key. Raises NotFound, DocumentError."""
-    key = _key(collection, name, page, side)
-    return key, pictures.get(key, lambda: jpeg(collection.index.page_image(name, page, side)))
+def picture(pictures: Pictures, collection: Collection, name: str, page: int, side: int) -> bytes:
+    """A page's picture as JPEG. Raises NotFound, DocumentError."""
+    return pictures.get(_key(collection, name, page, side), partial(_jpeg, collection, name, page, side))
 
 
 def heat(index: Index, question: str, document: str, page: int) -> dict[str, Any]:
@@ -151,9 +151,7 @@ def heat(index: Index, question: str, document: str, page: int) -> dict[str, Any
     if maps is None:
         return found
     spans = word_spans(question)
-    owners = token_words(question, maps.tokens, [i in maps.own for i in range(len(maps.tokens))])
-    counted = [owner if weight else None for owner, weight in zip(owners, maps.content.tolist(), strict=True)]
-    words = sorted({owner for owner in counted if owner is not None})
+    counted, words = _words(question, maps)
     scale = Scale.of(maps.values, maps.content)
     values = np.round(maps.values.astype(np.float64), 5)
     rows: list[list[float | None]] = values.tolist()
@@ -183,10 +181,23 @@ def heat(index: Index, question: str, document: str, page: int) -> dict[str, Any
 
 def _word(index: Index, question: str, document: str, page: int, number: int) -> str:
     """A word of the heatmap by its number. Raises UsageError."""
-    words = heat(index, question, document, page)["words"]
+    maps = index.token_maps(question, document, page)
+    words = [] if maps is None else _words(question, maps)[1]
     if number >= len(words):
         raise UsageError(f"word={number}: the heatmap has {len(words)} words, from 0")
-    return str(words[number]["word"])
+    start, end = word_spans(question)[words[number]]
+    return question[start:end]
+
+
+def _words(question: str, maps: TokenMaps) -> tuple[list[int | None], list[int]]:
+    """For each token that counts its word of the question, None for the others; and the words that have one."""
+    owners = token_words(question, maps.tokens, [i in maps.own for i in range(len(maps.tokens))])
+    counted = [owner if weight else None for owner, weight in zip(owners, maps.content.tolist(), strict=True)]
+    return counted, sorted({owner for owner in counted if owner is not None})
+
+
+def _jpeg(collection: Collection, name: str, page: int, side: int) -> bytes:
+    return jpeg(collection.index.page_image(name, page, side))
 
 
 def _key(collection: Collection, name: str, page: int, side: int) -> str:

@@ -111,8 +111,9 @@ def test_what_is_no_document_is_refused_with_the_reason(new_page: NewPage, watch
     expect(row(page, "page.pdf")).to_have_count(0)
 
 
-def test_a_colleague_sees_what_comes_in(new_page: NewPage, server: Server) -> None:
-    """The list follows what others do, too."""
+def test_a_colleague_sees_what_comes_in(new_page: NewPage, server: Server, watch: Watch) -> None:
+    """The list follows what others do, too; who looks at a document as it is deleted is told."""
+    watch.expected.append(r"status of 404")
     page = new_page(address("drop", view="documents"))
     page.get_by_test_id("documents-summary").wait_for()
     client = server.client()
@@ -123,3 +124,4 @@ def test_a_colleague_sees_what_comes_in(new_page: NewPage, server: Server) -> No
     expect(page.get_by_test_id("page-position")).to_have_text("page 1 of 1")
     drawn(page)
     assert client.delete(f"/v1/collections/drop/documents/{document['id']}").status_code == 204
+    expect(page.get_by_role("alert")).to_contain_text("from elsewhere.pdf")

@@ -5,7 +5,10 @@
 
 FOLDER of --data holds pdfs/ and questions.jsonl. All sides rank the pages that `visrag ingest` made: BM25 (bm25s,
 English stemming and stop words) their text; the dense model (all-MiniLM-L6-v2, its own pooling, cosine) by the best
-window of a page, which is what the index stores as the leg "windows". Intervals: 95%, percentile bootstrap over
+window of a page: "dense" in windows of the 256 tokens that it takes, encoded here; "dense, short" in those that the
+index stores as the leg "windows". Beside all questions stand the two halves of the
+documents (by the parity of the sha256 of their names: what is chosen by measurement is chosen on the even half) and
+the types that have 20 questions or more. Intervals: 95%, percentile bootstrap over
 documents (BEIR: over questions), 2,000 draws. --float32 encodes the passages again and scores them by exact MaxSim
 in float32, which shows what int8 costs.
 """
@@ -13,9 +16,12 @@ in float32, which shows what int8 costs.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +32,11 @@ from visrag.blas import one_blas_thread
 from visrag.encode.text import TextEncoder
 from visrag.evaluate import Outcome, Question, cache_folder, evaluate, read_beir, read_questions
 from visrag.ingest import Silent
-from visrag.records import Filter, Page, PageRef
+from visrag.records import Filter, Floats, Page, PageRef, PatchVectors
 
 Ranker = Callable[[Question, int], Sequence[object]]
 DRAWS = 2000
+MANY = 20  # questions of a type from which it has rows of its own
 
 
 class Bm25:
@@ -58,15 +65,43 @@ class Bm25:
         return [self._refs[i] for i in np.argsort(-scores, kind="stable")[:k]]
 
 
-def rankers(index: Index, item: Callable[[PageRef], object]) -> dict[str, Callable[[str | None], Ranker]]:
+class Dense:
+    """The default model as it is sold: the cosine with the best window of 256 tokens, [CLS] and [SEP] among them."""
+
+    def __init__(self, refs: Sequence[PageRef], texts: Sequence[str]) -> None:
+        encoder = TextEncoder.load(window=254)
+        found = [(i, legs["windows"].vectors) for i, legs in _encoded(encoder, texts) if legs]
+        self._refs = list(refs)
+        self._documents = np.array([ref.document for ref in refs])
+        self._pages = np.array([i for i, _ in found])
+        self._starts = np.cumsum([0, *(len(vectors) for _, vectors in found)])[:-1]
+        self._vectors = np.concatenate([vectors for _, vectors in found])
+
+    def rank(self, query: Floats, document: str | None, k: int) -> list[PageRef]:
+        """The k best pages, of one document where it is given, for a question's vector (1, dim)."""
+        scores = np.full(len(self._refs), -np.inf)
+        scores[self._pages] = np.maximum.reduceat((self._vectors @ query.T)[:, 0], self._starts)
+        if document is not None:
+            scores[self._documents != document] = -np.inf
+        return [self._refs[i] for i in np.argsort(-scores, kind="stable")[:k]]
+
+
+def _encoded(encoder: TextEncoder, texts: Sequence[str]) -> Iterator[tuple[int, Mapping[str, PatchVectors]]]:
+    for start in range(0, len(texts), 64):
+        pages = [Page(1, 0, 0, text) for text in texts[start : start + 64]]
+        yield from enumerate(encoder.encode_pages(pages), start)
+
+
+def rankers(index: Index, item: Callable[[PageRef], object]) -> dict[str, Callable[[bool], Ranker]]:
     """By name, what makes a ranker within a question's document (True) or over the whole index."""
     store = index.open()
     refs = [PageRef(d.name, n) for d in store.documents() for n in range(1, d.pages + 1)]
     failed = {(f.document, f.page) for f in store.failures()}
     refs = [ref for ref in refs if (ref.document, ref.page) not in failed and (ref.document, None) not in failed]
-    bm25 = Bm25(refs, [store.page(ref).text for ref in refs])
+    texts = [store.page(ref).text for ref in refs]
+    bm25, long = Bm25(refs, texts), Dense(refs, texts)
 
-    def ours(rank: str) -> Callable[[Any], Ranker]:
+    def ours(rank: str) -> Callable[[bool], Ranker]:
         def within(inside: bool) -> Ranker:
             return lambda q, k: [
                 item(PageRef(hit.document, hit.page))
@@ -76,6 +111,11 @@ def rankers(index: Index, item: Callable[[PageRef], object]) -> dict[str, Callab
         return within
 
     def dense(inside: bool) -> Ranker:
+        return lambda q, k: [
+            item(ref) for ref in long.rank(index._encode(q.text)["windows"].vectors, q.document if inside else None, k)
+        ]
+
+    def short(inside: bool) -> Ranker:
         def rank(q: Question, k: int) -> list[object]:
             query = index._encode(q.text)["windows"]
             chosen = Filter(frozenset([q.document]) if inside else None)
@@ -87,17 +127,14 @@ def rankers(index: Index, item: Callable[[PageRef], object]) -> dict[str, Callab
         return lambda q, k: [item(ref) for ref in bm25.rank(q.text, q.document if inside else None, k)]
 
     return {"visrag": ours("fusion"), "visrag maxsim": ours("maxsim"), "visrag fulltext": ours("fulltext"),
-            "BM25": words, "dense": dense}  # fmt: skip
+            "BM25": words, "dense": dense, "dense, short": short}  # fmt: skip
 
 
 def exact(texts: dict[str, str]) -> Ranker:
     """Exact MaxSim in float32 over passages encoded here."""
     encoder = TextEncoder.load()
     names = list(texts)
-    pages = [
-        encoder.encode_pages([Page(1, 0, 0, texts[n]) for n in names[i : i + 64]]) for i in range(0, len(names), 64)
-    ]
-    vectors = [page["tokens"].vectors for batch in pages for page in batch]
+    vectors = [legs["tokens"].vectors for _, legs in _encoded(encoder, list(texts.values()))]
 
     def rank(q: Question, k: int) -> list[object]:
         query = encoder.encode_query(q.text)["tokens"]
@@ -127,7 +164,7 @@ def compare(
     """One row an engine: its mean, and ours less its."""
     rows = []
     for name, outcomes in by_name.items():
-        row = {"engine": name, "scope": scope, "questions": len(outcomes), "measure": measure,
+        row: dict[str, Any] = {"engine": name, "scope": scope, "questions": len(outcomes), "measure": measure,
                "mean": float(np.mean([o.measures[measure] for o in outcomes]))}  # fmt: skip
         if name != "visrag":
             row |= {
@@ -137,10 +174,27 @@ def compare(
     return rows
 
 
+def is_even(question: Question) -> bool:
+    """Whether a question's document is of the half that is chosen on."""
+    return int(hashlib.sha256(question.document.encode()).hexdigest(), 16) % 2 == 0
+
+
+def parts(by_name: dict[str, list[Outcome]]) -> Iterator[tuple[str, dict[str, list[Outcome]]]]:
+    """The outcomes of the two halves of the documents, and of each type of many questions, by the part's name."""
+    questions = [outcome.question for outcome in by_name["visrag"]]
+    types = Counter(question.type for question in questions)
+    chosen = {"even": [is_even(question) for question in questions]}
+    chosen["odd"] = [not even for even in chosen["even"]]
+    for kind in sorted(kind for kind, count in types.items() if count >= MANY):
+        chosen[kind] = [question.type == kind for question in questions]
+    for part, mask in chosen.items():
+        yield part, {name: list(compress(outcomes, mask)) for name, outcomes in by_name.items()}
+
+
 def print_rows(rows: Sequence[dict[str, Any]]) -> None:
-    print(f"{'':18} {'scope':9} {'questions':>9} {'measure':>8} {'mean':>6}   visrag less it [95% interval]")
+    print(f"{'':18} {'scope':17} {'questions':>9} {'measure':>8} {'mean':>6}   visrag less it [95% interval]")
     for row in rows:
-        line = f"{row['engine']:18} {row['scope']:9} {row['questions']:9} {row['measure']:>8} {row['mean']:6.3f}"
+        line = f"{row['engine']:18} {row['scope']:17} {row['questions']:9} {row['measure']:>8} {row['mean']:6.3f}"
         if "visrag_low" in row:
             line += f"   {row['visrag_difference']:+.3f} [{row['visrag_low']:+.3f}, {row['visrag_high']:+.3f}]"
         print(line)
@@ -157,6 +211,8 @@ def on_pages(data: Path, path: Path) -> list[dict[str, Any]]:
         for scope, asked in scopes.items():
             found = {name: evaluate(asked, make(scope == "document"), Silent()) for name, make in makers.items()}
             rows += compare(found, scope, "ndcg@5", lambda question: question.document)
+            for part, of_part in parts(found):
+                rows += compare(of_part, f"{scope}, {part}", "ndcg@5", lambda question: question.document)
     return rows
 
 

@@ -254,7 +254,8 @@ def test_highlight_writes_the_page_and_tells_its_regions(samples_path: Path, tmp
 
 def test_evaluate_gives_the_figures_of_the_issue(samples_path: Path, samples: Path) -> None:
     report = parsed("evaluate", samples / "questions.jsonl", "--index", samples_path)
-    assert set(report) == FIGURES | {"by_type", "by_scope"}
+    assert set(report) == FIGURES | {"by_type", "by_scope", "highlighting"}
+    assert [row["regions"] for row in report["highlighting"]["curve"]] == [1, 2, 3, 5]
     assert set(report["latency_ms"]) == {"p50", "p95"}
     assert report["questions"] == 25
     assert set(report["by_scope"]) == {"document", "corpus"}
@@ -320,7 +321,8 @@ def test_evaluate_prints_a_table(samples_path: Path, samples: Path) -> None:
     head, total, *rows = result.stdout.splitlines()
     assert "ndcg@5" in head
     assert total.split()[:2] == ["all", "25"]
-    assert len(rows) == 2 + 4
+    assert len(rows) == 2 + 4 + 2 + 1 + 4  # scopes, types; a title after an empty line, a head, numbers of regions
+    assert "highlighting" in rows[7]
 
 
 # Wrong usage

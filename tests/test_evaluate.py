@@ -154,6 +154,30 @@ def test_a_question_of_several_documents_is_asked_of_the_whole_index_only(tmp_pa
             evaluate_questions(index, file, "fulltext", Silent())
 
 
+def test_highlighting_is_measured_where_a_page_holds_the_answer(tmp_path: Path) -> None:
+    text = "trams are red\nbuses are pale blue\nferries are white"
+    boxes = [
+        (0.1 + 0.2 * column, 0.2 + 0.1 * row, 0.25 + 0.2 * column, 0.25 + 0.1 * row)
+        for row in range(3)
+        for column in range(4)
+    ]
+    del boxes[3], boxes[10]  # lines of three, four and three words
+    found = tuple(Word(w.group(), w.start(), (box,)) for w, box in zip(re.finditer(r"\S+", text), boxes, strict=True))
+    with open_store(tmp_path / "index", create=True) as store:
+        generation = store.begin(Document("a.pdf", "a", "", "application/pdf"))
+        store.add_pages(generation, [EncodedPage(Page(1, 600, 600, text, found), {}, {})])
+        store.commit(generation, 1)
+    asked = {"question": "What colour are buses?", "doc": "a.pdf", "page": 1}
+    file = tmp_path / "q.jsonl"
+    file.write_text("\n".join(json.dumps({**asked, "answer": answer}) for answer in ("pale blue", "grey", "red")))
+    with Index(tmp_path / "index") as index:
+        report = evaluate_questions(index, file, "fulltext", Silent())
+        assert report["questions"] == 3
+        assert (report["highlighting"]["questions"], report["highlighting"]["held"]) == (1, 1.0)
+        file.write_text(json.dumps({**asked, "answer": "grey"}))
+        assert "highlighting" not in evaluate_questions(index, file, "fulltext", Silent())
+
+
 def words(text: str) -> tuple[Word, ...]:
     return tuple(Word(found.group(), found.start(), ((0, 0, 1, 1),)) for found in re.finditer(r"\S+", text))
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visrag.fulltext import STOP_WORDS, query_terms, term_spans, terms
+from visrag.fulltext import JOINT, PHRASE, STOP_WORDS, phrases, query_terms, term_spans, terms, weight
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from visrag.fulltext import STOP_WORDS, query_terms, term_spans, terms
         ("$1,234,567.", ["1234567"]),
         ("1,2,3 and 12,34", ["1", "2", "3", "12", "34"]),
         ("$3.2m 5% 2018-2019", ["3.2m", "3.2", "5", "2018", "2019"]),
-        ("Q3 FY2018", ["q3", "fy2018"]),
+        ("Q3 FY2018 CO2 Q32018", ["q3", "fy2018", "2018", "co2", "q32018"]),
         ("10-K", ["10k", "10"]),
         ("10K", ["10k", "10"]),
         ("COVID-19", ["covid19", "covid", "19"]),
@@ -50,6 +50,25 @@ from visrag.fulltext import STOP_WORDS, query_terms, term_spans, terms
 )
 def test_terms(text, expected):
     assert terms(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The cost of the sales, 2018", ["cost sale", "sale 2018"]),  # over stop words and marks
+        ("Figure 3 shows COVID-19", ["figur 3", "3 show", "show covid19"]),
+        ("$3.2m in FY2018 was paid", ["3.2 fy2018", "2018 paid"]),  # the last term of one, the first of the next
+        ("revenue 東京都 growth rate", ["growth rate"]),  # not over scripts that are cut in pairs anyway
+        ("the", []),
+        ("", []),
+    ],
+)
+def test_phrases(text, expected):
+    assert [phrase.replace(JOINT, " ") for phrase in phrases(text)] == expected
+
+
+def test_what_a_phrase_counts():
+    assert (weight("sale"), weight(phrases("cost of sales")[0])) == (1.0, PHRASE)
 
 
 def test_a_question_of_a_run_without_spaces_is_its_pairs():

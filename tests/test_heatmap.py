@@ -220,8 +220,8 @@ def test_lines_of_a_block_are_merged_and_a_distant_line_is_not() -> None:
 def test_a_word_on_two_lines_is_in_the_region_once() -> None:
     words = (
         Word("the", 0, ((0.1, 0.20, 0.15, 0.22),)),
-        Word("expenditure", 4, ((0.2, 0.20, 0.30, 0.22), (0.1, 0.225, 0.15, 0.245))),
-        Word("fell", 16, ((0.2, 0.225, 0.25, 0.245),)),
+        Word("expenditure", 4, ((0.17, 0.20, 0.30, 0.22), (0.1, 0.225, 0.15, 0.245))),
+        Word("fell", 16, ((0.17, 0.225, 0.22, 0.245),)),
         Word("elsewhere", 21, ((0.1, 0.70, 0.2, 0.72),)),
     )
     page = Page(1, 600, 800, "the expenditure fell\nelsewhere", words)
@@ -266,6 +266,38 @@ def test_patches_snap_to_the_words_under_them() -> None:
     found = regions(page, places, values, ONE)
     assert [region.text for region in found] == ["6.8 %"]
     assert found[0].box == near((0.80, 0.50, 0.85, 0.52))
+
+
+def test_patches_over_a_row_of_a_table_give_the_row() -> None:
+    rows = [("single ride", "2.40"), ("day pass", "6.10"), ("year pass", "429")]
+    page = page_of(
+        [(x, 0.2 + 0.2 * i, cell) for i, row in enumerate(rows) for x, cell in zip((0.05, 0.8), row, strict=True)]
+    )
+    values = np.full((1, 40), 0.1, np.float32)
+    values[0, 2 * 8 + 6] = 0.9  # a grid of 5 rows × 8 cols: over "6.10", at 0.8 to 0.84 across and 0.40 to 0.42 down
+    found = regions(page, Places.on_grid(5, 8, np.arange(40, dtype=np.int32)), values, ONE)
+    assert [region.text for region in found] == ["day pass 6.10"]
+    assert found[0].box == near((0.05, 0.40, 0.84, 0.42))
+
+
+def test_of_a_long_paragraph_the_sentence_is_given_and_neighbours_are_made_one() -> None:
+    lines = [
+        "the depot was opened in the year the line was.",
+        "It holds forty trams, and stands by the river.",
+        "Its roof was made anew, and paid for by a gift.",
+        "The yard beside it was sold. The tracks remain.",
+    ]
+    page = page_of([(0.1, 0.2 + 0.03 * i, line) for i, line in enumerate(lines)])
+    places, maps = on_words(page, {"forty": [0.9]}, tokens=1)
+    assert [region.text for region in regions(page, places, maps, ONE)] == [lines[1]]
+    places, maps = on_words(page, {"forty": [0.9], "gift.": [0.8]}, tokens=1)
+    assert [region.text for region in regions(page, places, maps, ONE)] == [f"{lines[1]} {lines[2]}"]
+
+
+def test_a_heading_goes_with_its_paragraph() -> None:
+    page = page_of([(0.1, 0.20, "Fares"), (0.1, 0.23, "a ride costs two"), (0.1, 0.8, "elsewhere")])
+    places, maps = on_words(page, {"Fares": [0.9]}, tokens=1)
+    assert [region.text for region in regions(page, places, maps, ONE)] == ["Fares a ride costs two"]
 
 
 def test_connected_patches_without_words_make_one_region() -> None:

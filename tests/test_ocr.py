@@ -14,9 +14,10 @@ from PIL import Image, ImageDraw, ImageFont
 from visrag import ocr
 from visrag.boxes import WHOLE_PAGE
 from visrag.ocr import OcrLine, in_reading_order
-from visrag.records import Page
+from visrag.ocr_models import ReadLine
+from visrag.records import Page, Word
 from visrag.render import Renderer, RenderOptions
-from visrag.words import compose
+from visrag.words import compose, without_breaks
 
 IMAGE = "/XObject << /I0 10 0 R >>"
 
@@ -175,7 +176,7 @@ def test_strips_of_a_scan_are_one_image() -> None:
 
 
 def test_a_blank_page_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ocr, "_engine", lambda threads: pytest.fail("the engine was loaded"))
+    monkeypatch.setattr(ocr, "_networks", lambda threads: pytest.fail("the networks were loaded"))
     assert ocr.read(Image.new("RGB", (500, 500), (250, 249, 240))) == []
 
 
@@ -191,7 +192,7 @@ def test_reading_needs_no_network_and_says_nothing(
         raise AssertionError("the network was tried")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    ocr._engine.cache_clear()
+    ocr._networks.cache_clear()
     (line,) = ocr.read(with_words("Quiet words", size=(600, 200)), threads=1)
     assert line.text == "Quiet words"
     assert capfd.readouterr() == ("", "")
@@ -219,6 +220,84 @@ def test_a_table_is_read_row_by_row() -> None:
     assert [line.text for line in in_reading_order(cells)] == ["a0 b0 c0", "a1 b1 c1"]
 
 
-def test_a_line_without_usable_boxes_of_pieces_is_shared_out_by_characters() -> None:
-    boxes = list(ocr._word_boxes("ab cdef", (0.0, 0.5, 0.7, 0.6), []))
-    assert boxes == [pytest.approx((0, 0.5, 0.2, 0.6)), pytest.approx((0.3, 0.5, 0.7, 0.6))]
+def test_a_word_reaches_half_a_character_beyond_its_own_and_not_into_the_next() -> None:
+    at = np.array([0.1, 0.2, 0.3, 0.45, 0.5, 0.6, 0.9])  # a, b, space, c, d, e, f
+    read_line = ReadLine("ab cdef", 1.0, at, np.zeros((4, 2), np.float32))
+    # "ab" is 0.1 a character: from 0.05 to 0.25. "cdef" is 0.15 a character: from 0.375 to 0.975.
+    assert list(ocr._spans(read_line)) == [pytest.approx((0.05, 0.25)), pytest.approx((0.375, 0.975))]
+    japanese = ReadLine("日本", 1.0, np.array([0.3, 0.8]), np.zeros((4, 2), np.float32))
+    assert list(ocr._spans(japanese)) == [pytest.approx((0.05, 0.55)), pytest.approx((0.55, 1))]
+
+
+LETTER = ("Dear members of the board", "the second quarter was quiet", "with sales of 4812 lamps", "Yours, M. Okafor")
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_picture_that_was_turned_is_read_and_its_words_are_where_they_stand(quarters: int) -> None:
+    picture = with_words(*LETTER, size=(1000, 420))
+    upright = ocr.read(picture, threads=1)
+    assert [line.text for line in upright] == list(LETTER)
+    turned = ocr.read(picture.rotate(90 * quarters, expand=True), threads=1)
+    assert [line.text for line in turned] == list(LETTER)
+    x0, y0, x1, y1 = upright[2].boxes[3]  # "4812"
+    # Turned to the left, (x, y) comes to (y, 1 - x).
+    expected = {1: (y0, 1 - x1, y1, 1 - x0), 2: (1 - x1, 1 - y1, 1 - x0, 1 - y0), 3: (1 - y1, x0, 1 - y0, x1)}
+    assert turned[2].boxes[3] == pytest.approx(expected[quarters], abs=0.02)
+
+
+def test_a_label_that_stands_upright_beside_a_chart_is_read_either_way() -> None:
+    label = with_words("Tonnes of steel", size=(500, 160))
+    for angle in (90, 270):
+        picture = with_words("Output of the foundry", "by year and by furnace", size=(1000, 600))
+        picture.paste(label.rotate(angle, expand=True), (800, 60))
+        text = "\n".join(line.text for line in ocr.read(picture, threads=1))
+        assert ("Tonnes of steel" in text, "Output of the foundry" in text) == (True, True)
+
+
+JAPANESE = Path("/usr/share/fonts/truetype/bizud-gothic/BIZUDGothic-Regular.ttf")
+
+
+@pytest.mark.skipif(not JAPANESE.exists(), reason="needs a Japanese font: Debian's fonts-morisawa-bizud-gothic")
+def test_writing_from_top_to_bottom_is_read_column_by_column_from_the_right() -> None:
+    columns = ["図書館の利用案内です", "本は二週間まで借りられます", "電話で延長もできます", "休館日は月曜日です"]
+    picture = Image.new("RGB", (700, 800), "white")
+    font = ImageFont.truetype(str(JAPANESE), 36)
+    for index, column in enumerate(columns):
+        for row, character in enumerate(column):
+            ImageDraw.Draw(picture).text((600 - 80 * index, 60 + 42 * row), character, "black", font)
+    lines = ocr.read(picture, threads=1)
+    assert [line.text for line in lines] == columns
+    first = lines[0].boxes[0]
+    assert (first[0] < 618 / 700 < first[2], first[1] < 78 / 800 < first[3]) == (True, True)
+
+
+def test_small_print_is_read() -> None:
+    picture = Image.new("RGB", (1240, 1754), "white")  # A4 at 150 dpi
+    font = ImageFont.load_default(12.5)  # 6 points
+    notes = [f"{number} Excluding lease liabilities of {1000 + number} thousand" for number in range(1, 13)]
+    for index, note in enumerate(notes):
+        ImageDraw.Draw(picture).text((100, 100 + 16 * index), note, "black", font)
+    text = " ".join(line.text for line in ocr.read(picture, threads=1))
+    assert sum(note.split()[-2] in text for note in notes) >= 11
+
+
+def test_a_word_divided_at_the_end_of_a_line_is_one() -> None:
+    lines = [
+        ("the infor-", [(0.1, 0.1, 0.2, 0.12), (0.2, 0.1, 0.4, 0.12)]),
+        ("mation desk", [(0.1, 0.2, 0.3, 0.22)] * 2),
+    ]
+    text, words = without_breaks(*compose(lines))
+    assert text == "the information desk"
+    assert words[1] == Word("information", 4, ((0.2, 0.1, 0.4, 0.12), (0.1, 0.2, 0.3, 0.22)))
+    assert words[2].start == 16
+
+
+def test_a_hyphen_that_belongs_to_a_word_stays() -> None:
+    def joined(*lines: str) -> str:
+        return without_breaks(*compose((line, [WHOLE_PAGE] * len(line.split())) for line in lines))[0]
+
+    assert joined("a well-known well-", "known man") == "a well-known well-known man"
+    assert joined("state-of-the-", "art") == "state-of-the-art"
+    assert joined("short-", "and long-term") == "short-\nand long-term"
+    assert joined("1990-", "to") == "1990-\nto"
+    assert joined("Miller-", "Smith") == "Miller-\nSmith"

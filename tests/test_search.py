@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from visrag.fulltext import PHRASE
 from visrag.records import (
     FULLTEXT,
     Document,
@@ -119,6 +121,20 @@ def test_full_text_is_a_share_of_the_best_page(store: LocalStore) -> None:
     assert leg.leg == "fulltext"
     assert [token.token for token in leg.token_scores] == ["ferri"]
     assert leg.token_scores[0].box == pytest.approx(BOX, abs=1e-4)
+
+
+def test_a_phrase_gives_a_half_to_each_of_its_terms(store: LocalStore) -> None:
+    add(store, "a", "cost of sales", {})
+    add(store, "b", "sales at any cost", {})
+    (with_phrase,), (without,) = (found.legs for found in ask(store, query(EAST), "fulltext", "The cost of sales?"))
+    assert [token.token for token in with_phrase.token_scores] == ["cost", "sale"]
+    # Two pages with both terms; a has 2 terms, b 3 ("any" is no stop word); the phrase is on one of them.
+    norm = [1.2 * (0.25 + 0.75 * length / 2.5) for length in (2, 3)]
+    word = [math.log(1 + 0.5 / 2.5) * 2.2 / (1 + each) for each in norm]
+    phrase = PHRASE * math.log(1 + 1.5 / 1.5) * 2.2 / (1 + norm[0])
+    assert [token.score for token in with_phrase.token_scores] == pytest.approx([word[0] + phrase / 2] * 2, rel=1e-5)
+    assert [token.score for token in without.token_scores] == pytest.approx([word[1]] * 2, rel=1e-5)
+    assert with_phrase.score == pytest.approx(2 * word[0] + phrase, rel=1e-5)
 
 
 def test_every_account_adds_up(store: LocalStore) -> None:

@@ -16,6 +16,7 @@ from .settings import IngestSettings
 from .sources import Source
 
 AHEAD = 48  # rendered pages that may wait for the encoder
+AHEAD_WORDS = 100_000  # words on them, above which no further page is added
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class Rendering:
         self._next = threading.Lock()
         self._options = options
         self._made: queue.Queue[Message] = queue.Queue(AHEAD)
+        self._words = 0  # on the pages in it
+        self._counting = threading.Lock()
         self._stop = threading.Event()
         count = min(settings.jobs, len(todo))
         self._threads = [threading.Thread(target=self._work, name=f"render-{i}", daemon=True) for i in range(count)]
@@ -73,9 +76,11 @@ class Rendering:
     def next(self, wait: bool) -> Message | None:
         """What was made next; None where nothing is there and ``wait`` is false."""
         try:
-            return self._made.get(block=wait)
+            message = self._made.get(block=wait)
         except queue.Empty:
             return None
+        self._count(message, -1)
+        return message
 
     def _work(self) -> None:
         try:
@@ -92,11 +97,20 @@ class Rendering:
     def _put(self, messages: Iterator[Message]) -> None:
         for message in messages:
             while not self._stop.is_set():
+                if self._words > AHEAD_WORDS:
+                    self._stop.wait(0.05)
+                    continue
                 with suppress(queue.Full):
                     self._made.put(message, timeout=0.1)
+                    self._count(message, 1)
                     break
             if self._stop.is_set():
                 return
+
+    def _count(self, message: Message, sign: int) -> None:
+        if isinstance(message, Rendered) and isinstance(message.page, Page):
+            with self._counting:
+                self._words += sign * len(message.page.words)
 
     def _render(self, renderer: Renderer, source: Source) -> Iterator[Message]:
         try:

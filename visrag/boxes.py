@@ -35,6 +35,12 @@ def cut(box: Box) -> Box | None:
     return max(0.0, box[0]), max(0.0, box[1]), min(1.0, box[2]), min(1.0, box[3])
 
 
+def cut_to(box: Box, frame: Box) -> Box | None:
+    """The part of a box that lies in another, None if there is none."""
+    x0, y0, x1, y1 = max(box[0], frame[0]), max(box[1], frame[1]), min(box[2], frame[2]), min(box[3], frame[3])
+    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+
+
 def area(box: Box) -> float:
     """The share of the page that a box covers."""
     return (box[2] - box[0]) * (box[3] - box[1])

@@ -19,9 +19,10 @@ import click
 from . import __version__
 from .errors import UsageError, VisragError
 from .server.commands import keys, serve
-from .settings import read_tags
+from .settings import read_passwords, read_tags
 from .show import (
     failure_rows,
+    print_check,
     print_documents,
     print_hits,
     print_ingest,
@@ -52,7 +53,7 @@ class _Group(click.Group):
             click.echo(f"visrag: {error}", err=True)
             ctx.exit(2)
         except KeyboardInterrupt:
-            kept = ctx.invoked_subcommand in ("ingest", "retry", "copy")
+            kept = ctx.invoked_subcommand in ("ingest", "retry", "copy", "check")
             goes_on = ": the documents that were done are in the index, and the same command goes on from there"
             click.echo(f"stopped{goes_on if kept else ''}", err=True)
             ctx.exit(130)
@@ -84,6 +85,14 @@ _index_option = click.option(
 )
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _device_option = click.option("--device", metavar="DEVICE", help="cpu or cuda. [default: cuda where there is one]")
+_password_options = _options(
+    click.option("--password", "passwords", multiple=True, help="A password to open documents with; repeatable."),
+    click.option(
+        "--password-file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Passwords, one a line (UTF-8): unlike those of --password, no list of processes shows them.",
+    ),
+)
 _read_options = _options(
     click.option(
         "--ocr",
@@ -100,7 +109,7 @@ _read_options = _options(
         show_default=True,
         help="Which encoder a page goes to, in an index with a vision model.",
     ),
-    click.option("--password", "passwords", multiple=True, help="A password to open documents with; repeatable."),
+    _password_options,
     click.option("--link", is_flag=True, help="Keep the paths of the files, not copies of them."),
     click.option("--jobs", type=click.IntRange(1), help="Rendering processes. [default: one a core, up to 4]"),
     click.option(
@@ -111,6 +120,10 @@ _read_options = _options(
         metavar="SECONDS",
         help="For one page, OCR included.",
     ),
+    click.option("--memory", type=click.IntRange(128), metavar="MB", help="Of one rendering process. [default: 2048]"),
+    click.option("--max-pixels", type=click.IntRange(1), help="Of a page of an image file. [default: 180000000]"),
+    click.option("--max-words", type=click.IntRange(1), help="Of a page. [default: 100000]"),
+    click.option("--max-pages", type=click.IntRange(1), help="Of a document. [default: 50000]"),
 )
 _ingest_options = _options(
     click.option("--tag", "tags", multiple=True, metavar="K=V", help="A tag for these documents; repeatable."),
@@ -147,14 +160,13 @@ def ingest(
     **options: Any,
 ) -> None:
     """Bring PDFs, images, text documents, and folders or URLs of them into the index."""
+    settings = _settings(options)
     if queue:
-        refused = {"--sync": sync, **{f"--{name}": options[name] for name in ("text", "vision", "device", "jobs")}}
+        refused = {"--sync": sync, **{f"--{name.replace('_', '-')}": options[name] for name in _OF_WORKERS}}
         for option, given in refused.items():
             if given:
                 raise UsageError(f"{option} cannot be used with --queue: models and processes are the workers'")
-        _ingest_by_workers(
-            paths, path, broker, read_tags(tags, "--tag ") if tags else None, _settings(options), no_wait, as_json
-        )
+        _ingest_by_workers(paths, path, broker, read_tags(tags, "--tag ") if tags else None, settings, no_wait, as_json)
         return
     if no_wait or broker:
         raise UsageError("--no-wait and --broker are of use with --queue only")
@@ -164,7 +176,7 @@ def ingest(
             tags=read_tags(tags, "--tag ") if tags else None,
             sync=sync,
             progress=progress,
-            settings=_settings(options),
+            settings=settings,
         )
     _finish(summary, as_json)
 
@@ -384,6 +396,23 @@ def retry(path: str, as_json: bool, **options: Any) -> None:
 
 
 @main.command()
+@_index_option
+@click.option("--repair", is_flag=True, help="Make good what is damaged. Nobody else should use the index meanwhile.")
+@_password_options
+@_device_option
+@_json_option
+def check(path: str, repair: bool, as_json: bool, **options: Any) -> None:
+    """Compare every byte of the index with its checksum; exit with 1 if something is damaged."""
+    from .settings import IngestSettings
+
+    with _open(path, options) as index, progress_bar() as progress:
+        found = index.check(repair, progress, IngestSettings(passwords=_passwords(options)))
+    print_check(found, as_json)
+    if found.left:
+        sys.exit(1)
+
+
+@main.command()
 @click.argument("questions", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--beir",
@@ -478,13 +507,23 @@ def _checked(path: str) -> str:
     return path
 
 
+_LIMITS = ("jobs", "memory", "max_pixels", "max_words", "max_pages")
+_OF_WORKERS = ("text", "vision", "device", *_LIMITS)
+
+
 def _settings(options: dict[str, Any]) -> Any:
     from .settings import IngestSettings
 
-    chosen = {key: options[key] for key in ("ocr", "renderer", "route", "link", "passwords", "page_timeout")}
-    if options["jobs"]:
-        chosen["jobs"] = options["jobs"]
-    return IngestSettings(**chosen)
+    chosen = {key: options[key] for key in ("ocr", "renderer", "route", "link", "page_timeout")}
+    chosen |= {key: options[key] for key in _LIMITS if options[key] is not None}
+    if options["memory"] is not None:
+        chosen["memory"] = options["memory"] << 20
+    return IngestSettings(passwords=_passwords(options), **chosen)
+
+
+def _passwords(options: dict[str, Any]) -> tuple[str, ...]:
+    file = options["password_file"]
+    return (*options["passwords"], *(() if file is None else read_passwords(file)))
 
 
 def _finish(summary: Summary, as_json: bool) -> None:

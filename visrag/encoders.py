@@ -96,6 +96,10 @@ def render_options(settings: IngestSettings, vision: bool) -> RenderOptions:
         ocr=settings.ocr,
         passwords=settings.passwords,
         page_timeout=settings.page_timeout,
+        memory=settings.memory,
+        max_pixels=settings.max_pixels,
+        max_words=settings.max_words,
+        max_pages=settings.max_pages,
         image=("drawn" if settings.route == "auto" else "all") if pictures else "none",
     )
 

@@ -12,6 +12,7 @@
     ├── ServerError      an HTTP server could not be reached, or failed
     └── StoreError       an index could not be opened, read or written
         ├── IndexMismatch    the index was made with another model or a newer version
+        ├── Damaged          a file of an index is not as it was written
         ├── PageRefused      a page that cannot be stored
         └── FileChanged      a file was changed while it was read
 
@@ -101,6 +102,10 @@ class IndexMismatch(StoreError):
     """Raised when an index was made with another model, or by a newer version of visrag."""
 
 
+class Damaged(StoreError):
+    """Raised when a file of an index, or a row of its database, is not as it was written."""
+
+
 class PageRefused(StoreError):
     """Raised when a page holds what cannot be stored. ``page``: its number."""
 
@@ -126,6 +131,7 @@ CODES: Mapping[str, type[VisragError]] = {
     "server": ServerError,
     "store": StoreError,
     "index_mismatch": IndexMismatch,
+    "damaged": Damaged,
     "page_refused": PageRefused,
     "file_changed": FileChanged,
 }

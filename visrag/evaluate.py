@@ -1,4 +1,5 @@
-"""How good the answers are: nDCG, recall and MRR on questions whose pages are known."""
+"""How good the answers are: nDCG, recall and MRR on questions whose pages are known, and how often the regions show the
+answer."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from .errors import UsageError
+from .highlighting import Answered, highlighting
 from .ingest import Progress
 from .records import PageRef
 from .settings import Rank
@@ -159,8 +161,8 @@ def measure(question: Question, ranked: Sequence[object]) -> dict[str, float]:
 
 def evaluate_questions(index: Index, path: Path, rank: Rank, progress: Progress) -> dict[str, Any]:
     """The figures of ``visrag evaluate QUESTIONS``: every question that has a document among the pages of that, those
-    of scope "corpus" over the whole index, too. Raises UsageError where there is no question, or a document is not in
-    the index."""
+    of scope "corpus" over the whole index, too; and "highlighting" (``visrag.highlighting``), where there are answers
+    to look for. Raises UsageError where there is no question, or a document is not in the index."""
     questions = read_questions(path)
     if not questions:
         raise UsageError(f"{path}: holds no question with a page that answers it")
@@ -180,7 +182,10 @@ def evaluate_questions(index: Index, path: Path, rank: Rank, progress: Progress)
         return [(hit.document, hit.page) for hit in index.search(question.text, k, rank=rank)]
 
     progress.start(len(alone) + len(corpus))
-    return report(evaluate(alone, in_document, progress), evaluate(corpus, in_corpus, progress))
+    found = report(evaluate(alone, in_document, progress), evaluate(corpus, in_corpus, progress))
+    answered = [Answered(q.text, q.answer, sorted(cast("frozenset[PageRef]", q.relevant))) for q in questions]
+    shown = highlighting(index, answered)
+    return {**found, "highlighting": shown} if shown else found
 
 
 def evaluate_beir(folder: Path, path: str | None, rank: Rank, device: str | None, progress: Progress) -> dict[str, Any]:

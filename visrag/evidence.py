@@ -1,10 +1,11 @@
 """Token scores on their places → the few regions of a page that hold the evidence, each with its text.
 
 Words and patches go one way: a word has the evidence of the places on it (its own token vectors, or the patches under
-it); words make lines; the lines that answer to most of the question are grown into the block around them. Patches
-without a word under them make regions of their own.
+it); the passages of the page (``visrag.passages``) that answer to most of the question are its regions. Connected
+patches without a word under them make regions of their own.
 
-The constants were chosen on 46 questions of the dev set (those whose answer stands verbatim on the page).
+The constants of this module and of ``visrag.passages`` were chosen on the dev set, on the documents whose name has an
+even sha256.
 """
 
 from __future__ import annotations
@@ -12,29 +13,18 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .boxes import area
 from .fulltext import term_spans
+from .passages import Passage, Passages, size
 from .records import BOX_UNITS, Box, Floats, Page, Places, Region, Word
 
-AREA = 0.045  # of the page at most in a region of several lines
-LINES = 6  # at most in a region
-PITCH = 3.0  # lines of a block follow one another within this many line heights
-LABEL_WORDS, LABEL_AREA = 3, 0.02  # short lines (labels of a chart, cells) join over any distance within this area
-COMPACT = 0.2  # how strongly a smaller region is preferred (an exponent)
-MARGIN = 0.07  # of the page's height, at top and bottom: running heads and feet, which count half
 KEEP = 0.35  # regions below this share of the best region's score are not given
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    first: int  # word
-    last: int  # word, in it
-    box: Box
+OVERLAP = 0.25  # of the smaller of two regions, at most
+FIGURE = 0.045  # of the page at most in a region without words, where a higher threshold makes it so
 
 
 def regions(page: Page, places: Places, maps: Floats, weights: Floats, count: int = 5) -> tuple[Region, ...]:
@@ -46,26 +36,31 @@ def regions(page: Page, places: Places, maps: Floats, weights: Floats, count: in
     """
     evidence = _evidence(maps, weights)
     by_word, wordless = _on_words(page.words, places, evidence)
-    lines = _lines(page.words)
-    joined = [_joined(a, b) for a, b in pairwise(lines)]
-    seeds: list[tuple[float, Box, int, int]] = _seeds(lines, joined, _by_line(lines, by_word))
-    seeds += [(score, box, -1, -1) for score, box in _areas(places, evidence, wordless)]
-    seeds.sort(key=lambda seed: (-seed[0], seed[1][1], seed[1][0], seed[2], seed[3]))
-    kept: list[Region] = []
-    used: set[int] = set()
-    for score, seed, first, last in seeds:
-        if len(kept) == count or score <= KEEP * seeds[0][0]:
+    passages = Passages(page, by_word)
+    found = [*passages, *_areas(places, evidence, wordless)]
+    found.sort(key=lambda passage: (-passage.score, passage.box[1], passage.box[0], passage.lines.start))
+    kept: list[Passage] = []
+    for passage in found:
+        if len(kept) == count or passage.score <= KEEP * found[0].score:
             break
-        box, text, span = seed, "", range(0)
-        if first >= 0:
-            if not used.isdisjoint(range(first, last + 1)):
-                continue
-            span, box = _grown(lines, joined, first, last, used)
-            text = _text(page, lines[span[0]].first, lines[span[-1]].last)
-        if all(_overlap(box, region.box) <= 0.25 for region in kept):
-            kept.append(Region(box, score, text))
-            used.update(span)
-    return tuple(kept)
+        merged = ((i, both) for i, other in enumerate(kept) if (both := passages.merged(other, passage)) is not None)
+        at, wider = next(merged, (len(kept), passage))
+        if all(_overlap(wider.box, other.box) <= OVERLAP for i, other in enumerate(kept) if i != at):
+            kept[at : at + 1] = [wider]
+    return tuple(Region(each.box, each.score, _text(page, passages.words(each))) for each in _together(passages, kept))
+
+
+def _together(passages: Passages, kept: Sequence[Passage]) -> list[Passage]:
+    """Passages, with those made one that have come to follow one another."""
+    found: list[Passage] = []
+    for passage in kept:
+        for i, other in enumerate(found):
+            if (both := passages.merged(other, passage)) is not None:
+                found[i] = both
+                break
+        else:
+            found.append(passage)
+    return found
 
 
 def term_regions(page: Page, terms: Collection[str]) -> tuple[Region, ...]:
@@ -135,72 +130,7 @@ def _on_boxes(boxes: NDArray[np.float64], places: Places) -> tuple[NDArray[np.in
     return array[:, 0], array[:, 1]
 
 
-def _lines(words: Sequence[Word]) -> list[_Line]:
-    """Words that follow one another in the text at one height. A word on two lines is in both."""
-    lines: list[_Line] = []
-    before: Box | None = None
-    for i, word in enumerate(words):
-        for box in word.boxes:
-            if before is not None and _level(before, box):
-                lines[-1] = _Line(lines[-1].first, i, _union(lines[-1].box, box))
-            else:
-                lines.append(_Line(i, i, box))
-            before = box
-    return lines
-
-
-def _level(a: Box, b: Box) -> bool:
-    """Whether two boxes share more than half of the lower one's height."""
-    return min(a[3], b[3]) - max(a[1], b[1]) > 0.5 * min(a[3] - a[1], b[3] - b[1])
-
-
-def _joined(a: _Line, b: _Line) -> float:
-    """The area up to which a region may hold two lines that follow one another in the text; 0: never."""
-    heights = (a.box[3] - a.box[1], b.box[3] - b.box[1])
-    pitch = abs(a.box[1] + a.box[3] - b.box[1] - b.box[3]) / 2
-    aligned = min(a.box[2], b.box[2]) > max(a.box[0], b.box[0])
-    if aligned and max(heights) < 1.6 * min(heights) and pitch <= PITCH * min(heights):
-        return AREA
-    return LABEL_AREA if max(a.last - a.first, b.last - b.first) < LABEL_WORDS else 0.0
-
-
-def _by_line(lines: Sequence[_Line], by_word: Floats) -> Floats:
-    """Evidence by line, (lines, t): the most of its words, half of it in the page's margin."""
-    best = np.zeros((len(lines), by_word.shape[1]), np.float32)
-    for i, line in enumerate(lines):
-        best[i] = by_word[line.first : line.last + 1].max(axis=0)
-        if line.box[3] < MARGIN or line.box[1] > 1 - MARGIN:
-            best[i] *= 0.5
-    return best
-
-
-def _seeds(lines: Sequence[_Line], joined: Sequence[float], best: Floats) -> list[tuple[float, Box, int, int]]:
-    """Score, box, first and last line of every line, and of every two joined lines, that have evidence."""
-    seeds = [(float(sum_), line.box, i, i) for i, (line, sum_) in enumerate(zip(lines, best.sum(axis=1), strict=True))]
-    both = np.maximum(best[:-1], best[1:]).sum(axis=1) if len(best) else best.sum(axis=1)
-    for i, (limit, sum_) in enumerate(zip(joined, both, strict=True)):
-        box = _union(lines[i].box, lines[i + 1].box)
-        if _area(box) <= limit:
-            seeds.append((float(sum_), box, i, i + 1))
-    return [(sum_ / _size(box), box, first, last) for sum_, box, first, last in seeds if sum_ > 0]
-
-
-def _grown(lines: Sequence[_Line], joined: Sequence[float], first: int, last: int, used: set[int]) -> tuple[range, Box]:
-    """The lines and the box of a region grown by turns below and above while its block and AREA allow."""
-    box = lines[first].box if first == last else _union(lines[first].box, lines[last].box)
-    grew = True
-    while grew:
-        grew = False
-        for line, gap in ((last + 1, last), (first - 1, first - 1)):
-            if last - first + 1 == LINES or not 0 <= line < len(lines) or line in used:
-                continue
-            wider = _union(box, lines[line].box)
-            if _area(wider) <= joined[gap]:
-                first, last, box, grew = min(first, line), max(last, line), wider, True
-    return range(first, last + 1), box
-
-
-def _areas(places: Places, evidence: Floats, wordless: NDArray[np.bool_]) -> list[tuple[float, Box]]:
+def _areas(places: Places, evidence: Floats, wordless: NDArray[np.bool_]) -> list[Passage]:
     """Score and box of what has evidence but no words: connected cells of a grid above half of the page's best
     cell (a higher share where an area would be too large), or single boxes."""
     total = evidence.sum(axis=0)
@@ -213,10 +143,10 @@ def _areas(places: Places, evidence: Floats, wordless: NDArray[np.bool_]) -> lis
     if places.grid is not None:
         for share in (0.5, 0.65, 0.8, 0.9):
             groups = _connected(total.reshape(places.grid) > share * peak)
-            if all(_area(_around(boxes[group])) <= AREA for group in groups):
+            if all(area(_around(boxes[group])) <= FIGURE for group in groups):
                 break
     found = [(float(evidence[:, group].max(axis=1).sum()), _around(boxes[group])) for group in groups]
-    return [(score / _size(box), box) for score, box in found]
+    return [Passage(score / size(box), box) for score, box in found]
 
 
 def _connected(mask: NDArray[np.bool_]) -> list[list[int]]:
@@ -238,9 +168,16 @@ def _connected(mask: NDArray[np.bool_]) -> list[list[int]]:
     return groups
 
 
-def _text(page: Page, first: int, last: int) -> str:
-    """The page's text from one word to another, on one line; no space where a script without spaces is broken."""
-    text = page.text[page.words[first].start : page.words[last].start + len(page.words[last].text)]
+def _text(page: Page, words: Sequence[int]) -> str:
+    """The page's text in some words, on one line; no space where a script without spaces is broken."""
+    runs: list[list[int]] = []
+    for i in words:
+        if runs and runs[-1][-1] + 1 == i:
+            runs[-1].append(i)
+        else:
+            runs.append([i])
+    ends = [(page.words[run[0]].start, page.words[run[-1]].start + len(page.words[run[-1]].text)) for run in runs]
+    text = " ".join(page.text[start:end] for start, end in ends)
     text = re.sub(r"(?<=[\u3000-\u9fff\uff00-\uffef])\s+(?=[\u3000-\u9fff\uff00-\uffef])", "", text)
     return " ".join(text.split())
 
@@ -251,20 +188,7 @@ def _around(boxes: Floats) -> Box:
     return x0, y0, x1, y1
 
 
-def _union(a: Box, b: Box) -> Box:
-    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
-
-
-def _area(box: Box) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
-
-
-def _size(box: Box) -> float:
-    """What a region's evidence is divided by: it grows slowly with its area."""
-    return float((_area(box) + 0.01) ** COMPACT)
-
-
 def _overlap(a: Box, b: Box) -> float:
     """The share of the smaller box that lies in the other."""
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    return max(width, 0.0) * max(height, 0.0) / max(min(_area(a), _area(b)), 1e-12)
+    return max(width, 0.0) * max(height, 0.0) / max(min(area(a), area(b)), 1e-12)

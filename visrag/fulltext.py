@@ -3,9 +3,12 @@
 - A word is normalised (NFKC), casefolded, freed of accents (Latin, Greek, Cyrillic) and of Hebrew and Arabic points,
   and stemmed by Snowball's English stemmer; English stop words are dropped.
 - A number loses its thousands separators: "1,234.5" is "1234.5". With a unit it is two terms: "$3.2m" is "3.2m", "3.2".
+- A year after a few letters is one, too: "FY2017" is "fy2017", "2017".
 - A short code with a hyphen is one term, too: "10-K" and "10K" are "10k", "10"; "COVID-19" is "covid19", "covid", "19".
 - Scripts without spaces, and Korean, whose particles stick to its words, become characters and overlapping pairs
   (a character with its marks is one). In a question a run of two and more is only pairs: see ``query_terms``.
+- Two neighbouring terms of words and numbers are a phrase: "cost of sales" holds "cost sale". (Metzler and Croft, "A
+  Markov random field model for term dependencies", SIGIR 2005: its ordered pairs.)
 
 Of ASCII, terms hold only lower-case letters, digits and ".": the full-text index relies on it.
 """
@@ -28,6 +31,8 @@ that the their then there these they this to was will with
 """
 STOP_WORDS = frozenset(_LUCENE.split())
 LONGEST = 64  # characters of a term; the rest is cut
+JOINT = "\ue000"  # between the terms of a phrase
+PHRASE = 0.5  # what a phrase's BM25 counts beside that of a term
 
 
 def _ranges(codepoints: Iterable[int]) -> str:
@@ -70,6 +75,7 @@ _TOKEN = re.compile(
 _UNIT = re.compile(rf"[{_UNSPACED}][{_UNSPACED_MARKS}]*")
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _DIGITS = re.compile(r"[\d.]+")
+_YEAR = re.compile(r"[^\W\d_]{1,3}(\d{4})")
 _ACCENTS = re.compile("[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0640\u064b-\u0652\u0670]")
 _OTHER_ASCII = re.compile(r"[\x00-&(-+\-/:-@\[-`{-\x7f]")  # what NFKC makes of "⑴" and its like, but for . , '
 _SOFTLY = re.compile(f"[{_SOFT}\r\n]")
@@ -80,6 +86,24 @@ Span = tuple[str, int, int]
 def terms(text: str) -> list[str]:
     """The terms of a page's text, in order, repeated ones as often as they occur."""
     return [term for term, _, _ in _spans(text)]
+
+
+def phrases(text: str) -> list[str]:
+    """The phrases of a text, in order: two terms of neighbouring words or numbers, stop words left out, and ``JOINT``
+    between them."""
+    found: list[str] = []
+    before = ""
+    for match in _TOKEN.finditer(text):
+        spans = [] if match.lastgroup == "unspaced" else list(_of_token(match))
+        if spans and before:
+            found.append(before + JOINT + spans[0][0])
+        before = spans[-1][0] if spans else before if match.lastgroup == "word" else ""
+    return found
+
+
+def weight(term: str) -> float:
+    """What the BM25 of a term or phrase is multiplied by."""
+    return PHRASE if JOINT in term else 1.0
 
 
 def query_terms(question: str) -> list[str]:
@@ -116,17 +140,23 @@ def _is_pair(text: str, start: int, end: int) -> bool:
 
 def _spans(text: str) -> Iterator[Span]:
     for match in _TOKEN.finditer(text):
-        start, end = match.span()
-        kind = match.lastgroup
-        if kind == "unspaced":
-            yield from _unspaced(text, start, end)
-        elif kind == "word":
-            for term in _word(match.group()):
-                yield term, start, end
-        elif kind == "number":
-            yield from _number(match.group(), start)
-        else:
-            yield from _code(match.group(), start)
+        yield from _of_token(match)
+
+
+def _of_token(match: re.Match[str]) -> Iterator[Span]:
+    start, end = match.span()
+    kind = match.lastgroup
+    if kind == "unspaced":
+        yield from _unspaced(match.string, start, end)
+    elif kind == "word":
+        for term in _word(match.group()):
+            yield term, start, end
+        if year := _YEAR.fullmatch(match.group()):
+            yield _normal(year.group(1)), start + year.start(1), end
+    elif kind == "number":
+        yield from _number(match.group(), start)
+    else:
+        yield from _code(match.group(), start)
 
 
 def _unspaced(text: str, start: int, end: int) -> Iterator[Span]:

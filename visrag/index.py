@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from .account import shares
-from .errors import NotFound, Reason, UsageError
+from .errors import Damaged, NotFound, Reason, UsageError
 from .evidence import regions
 from .heatmap import Scale, TokenMaps, overlay, question_map
 from .hits import IMAGE_SIDE, Account, Answer, Highlight, Hit, page_regions, snippet_of
@@ -21,11 +20,13 @@ from .models import Models, legs
 from .records import Document, Failure, Feedback, Filter, Page, PageRef, QueryVectors, Region, Verdict
 from .settings import IngestSettings, Rank
 from .store import Store
+from .store.database import CURE
 from .store.opening import QDRANT, open_store
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from .check import Check
     from .encoders import Encoders
     from .ingest import Progress, Summary
     from .render import Renderer
@@ -144,6 +145,7 @@ class Index:
 
         One of which there is neither stays as it is, and is among the failures of the summary.
         """
+        from .check import copied
         from .ingest import ingest
         from .sources import Source, size_of
         from .store.remote import Downloads
@@ -155,16 +157,34 @@ class Index:
                 document = store.document(name)
                 path = Path(document.path) if document is not None else Path()
                 try:
-                    path = _copied(store.original(name), name, copies.folder) if _gone(path) else path
+                    path = copied(store.original(name), name, copies.folder) if _gone(path) else path
                 except NotFound:
                     message = f"its file {path} has gone: put it back, or remove the document"
                     gone.append(Failure(name, None, Reason.MISSING, message))
                 else:
-                    sources.append(Source(path, name, size_of(path)))
+                    sources.append(Source(path, name, size_of(path), document.path if document is not None else ""))
             chosen = settings or IngestSettings()
             summary = ingest(store, self._for_ingest(), sources, chosen, progress=progress, again=True)
         summary.failures += gone
         return summary
+
+    def check(
+        self, repair: bool = False, progress: Progress | None = None, settings: IngestSettings | None = None
+    ) -> Check:
+        """Compare every byte of the index with its checksum. ``repair``: make good what is damaged, from copies and the
+        documents' files; nobody else should use the index meanwhile.
+
+        ``settings``: passwords, processes and limits for documents that are read again; all else is as it was. Raises
+        UsageError for an index on Qdrant, StoreError.
+        """
+        from .check import check
+
+        if not isinstance(self.path, Path):
+            raise UsageError(f"{self.path}: is Qdrant's to check; visrag copy makes it anew from another index")
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+        return check(self.path, self._models.for_ingest, repair, settings, progress)
 
     def remove(self, document: str) -> None:
         """Remove a document. Raises NotFound."""
@@ -415,9 +435,12 @@ class Index:
 def _read_image(path: Path, side: int) -> Image:
     from PIL import Image as images
 
-    with images.open(path) as stored:
-        scale = side / max(stored.size)
-        return stored.convert("RGB").resize([max(1, round(edge * scale)) for edge in stored.size])
+    try:
+        with images.open(path) as stored:
+            scale = side / max(stored.size)
+            return stored.convert("RGB").resize([max(1, round(edge * scale)) for edge in stored.size])
+    except (OSError, SyntaxError, ValueError) as error:
+        raise Damaged(f"{path} is damaged: {CURE} ({error})") from error
 
 
 def _checked(question: str) -> str:
@@ -433,13 +456,6 @@ def _gone(path: Path) -> bool:
         return not path.is_file()
     except OSError:
         return False
-
-
-def _copied(original: Path, name: str, folder: Path) -> Path:
-    """A copy of the index's copy of a document: with the suffix of its name, by which kinds of text are told apart."""
-    copy = folder / f"{os.urandom(8).hex()}{PurePosixPath(name).suffix}"
-    shutil.copyfile(original, copy)
-    return copy
 
 
 class _Clock:

@@ -23,6 +23,8 @@ from .settings import IngestSettings
 from .sources import Source
 from .store import Generation, Store
 
+BATCH_WORDS = 50_000  # words on the pages encoded together, above which no further page is added
+
 
 class Progress(Protocol):
     """What is told of an ingest while it runs."""
@@ -170,7 +172,8 @@ class _Run:
                     self._ending.append((source, error))
                 case BaseException() as error:
                     raise error
-            if len(self._waiting) >= BATCH:
+            words = sum(len(page.words) for _, page in self._waiting)
+            if len(self._waiting) >= BATCH or words >= BATCH_WORDS:
                 self._flush()
 
     def _begin(self, source: Source, pages: int, media_type: str, renderer: str) -> None:
@@ -182,7 +185,7 @@ class _Run:
             media_type=media_type,
             tags=known.tags if known is not None else self._tags or {},
             pages=pages,
-            path=str(source.path.resolve()).encode("utf-8", "replace").decode(),
+            path=source.origin or str(source.path.resolve()).encode("utf-8", "replace").decode(),
             renderer=renderer,
         )
         self._open[source.name] = (self._store.begin(document), pages)

@@ -10,7 +10,8 @@ INTERVAL = 0.25  # seconds between two looks
 
 
 class Peak:
-    """The greatest resident memory seen of this process and all below it, in MB (10⁶ bytes)."""
+    """The greatest resident memory seen of this process and all below it, in MB (10⁶ bytes): the sum of their RSS, in
+    which what several of them share counts for each, so rather too much than too little."""
 
     def __init__(self) -> None:
         self.megabytes = 0

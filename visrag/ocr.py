@@ -1,25 +1,27 @@
-"""Words for what has no text layer: OCR with RapidOCR, whose models come in its wheel.
+"""Words for what has no text layer: what is read of a page, and where its words stand.
 
-Nothing is ever downloaded: the models are named by their paths. The engine is loaded on first use, once a process.
+The networks are loaded on first use, once a process.
 """
 
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from .boxes import WHOLE_PAGE, area, union
+from .boxes import area, union
 from .records import Box, Page, Word
-from .words import WORD, compose, split_box
+from .textlayer import is_in_doubt, tells_the_page
+from .words import WORD, compose, without_breaks
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from PIL.Image import Image
+
+    from .ocr_models import Networks, ReadLine
 
 UNIFORM = 24  # of 255: a picture whose shades differ by less has nothing to read
 DPI = 150  # at which a page is read
@@ -28,34 +30,40 @@ GLANCE = 400  # pixels of the longer side of the picture that tells a blank page
 LARGE = 0.05  # share of the page from which an image among text is read
 FULL_PAGE = 0.8  # share of the page from which an image is the page itself
 FULL_TEXT = 0.02  # share of the page that the words of a full text layer cover
-MIN_SCORE = 0.5  # RapidOCR's confidence below which a line is dropped
+MIN_SCORE = 0.5  # confidence below which a line is dropped
+SURE = 0.85  # confidence from which a line can tell that the text layer is wrong
 
 
 class OcrLine(NamedTuple):
-    """A line that was read: its text, its box, and one box for each match of ``WORD`` in the text."""
+    """A line that was read: its text, its box, one box for each match of ``WORD`` in the text, and how sure it is."""
 
     text: str
     box: Box
     boxes: tuple[Box, ...]
+    score: float = 1.0
 
 
 def read(picture: Image, threads: int = 0) -> list[OcrLine]:
-    """The lines of a picture in reading order, boxes in fractions of it. ``threads``: 0 for as many as cores."""
+    """The lines of a picture in reading order, boxes in fractions of it. ``threads``: 0 for as many as cores.
+
+    A picture that lies on its side or upside down is read all the same, its boxes where the words stand.
+    """
     if _is_uniform(picture):
         return []
-    result = _engine(threads)(np.asarray(picture.convert("RGB"))[:, :, ::-1])
-    if result.txts is None or result.boxes is None:
-        return []
-    found = result.word_results if len(result.word_results or ()) == len(result.txts) else [()] * len(result.txts)
-    width, height = picture.size
-    lines = []
-    for text, corners, items in zip(result.txts, result.boxes, found, strict=True):
-        clean = " ".join(text.split())
-        box = _around(corners, width, height)
-        boxes = tuple(_word_boxes(clean, box, [(item[0], _around(item[2], width, height)) for item in items]))
-        if boxes:
-            lines.append(OcrLine(clean, box, boxes))
-    return in_reading_order(lines)
+    networks = _networks(threads)
+    pixels = np.ascontiguousarray(np.asarray(picture.convert("RGB"))[:, :, ::-1])
+    quarters, found = 0, networks.detect(pixels)
+    if _lies_on_its_side(found):
+        pixels = np.ascontiguousarray(np.rot90(pixels))
+        quarters, found = 1, networks.detect(pixels)
+    lines, upside_down = networks.read(pixels, found)
+    quarters += 2 * upside_down
+    placed = [_placed(line, pixels.shape[1], pixels.shape[0], upside_down) for line in lines if line.score >= MIN_SCORE]
+    ordered = in_reading_order([line for line in placed if line.boxes])
+    return [
+        line._replace(box=_back(line.box, quarters), boxes=tuple(_back(box, quarters) for box in line.boxes))
+        for line in ordered
+    ]
 
 
 def _is_uniform(picture: Image) -> bool:
@@ -64,51 +72,54 @@ def _is_uniform(picture: Image) -> bool:
 
 
 @functools.cache
-def _engine(threads: int) -> Any:
-    """RapidOCR on ``threads`` threads."""
-    logging.getLogger("RapidOCR").disabled = True
-    import rapidocr
+def _networks(threads: int) -> Networks:
+    from .ocr_models import Networks
 
-    models = Path(rapidocr.__file__).parent / "models"
-    return rapidocr.RapidOCR(
-        params={
-            "Global.log_level": "critical",
-            "Global.text_score": MIN_SCORE,
-            "Global.max_side_len": 4000,
-            "Global.return_word_box": True,
-            "EngineConfig.onnxruntime.intra_op_num_threads": threads or -1,
-            "EngineConfig.onnxruntime.inter_op_num_threads": 1,
-            "Det.model_path": str(models / "PP-OCRv6_det_small.onnx"),
-            "Cls.model_path": str(models / "ch_ppocr_mobile_v2.0_cls_mobile.onnx"),
-            "Rec.model_path": str(models / "PP-OCRv6_rec_small.onnx"),
-            "Rec.rec_batch_num": 1,  # a batch is padded to its longest line: 1 is the fastest on a CPU
-        }
-    )
+    return Networks(threads)
 
 
-def _around(corners: Any, width: int, height: int) -> Box:
-    """The box around a quadrilateral of pixels, in fractions, cut to the picture."""
-    points = np.asarray(corners, np.float64).reshape(-1, 2) / (width, height)
-    (x0, y0), (x1, y1) = np.clip(points.min(axis=0), 0, 1), np.clip(points.max(axis=0), 0, 1)
-    return float(x0), float(y0), float(x1), float(y1)
+def _lies_on_its_side(found: Sequence[NDArray[np.float32]]) -> bool:
+    """Whether the lines that stand upright are most of the text on the picture, and more than a few labels."""
+    from .ocr_models import is_tall
+
+    lengths = [(float(np.ptp(corners, axis=0).max()), is_tall(corners)) for corners in found]
+    tall = [length for length, upright in lengths if upright]
+    return len(tall) >= 3 and sum(tall) > 0.6 * sum(length for length, _ in lengths)
 
 
-def _word_boxes(text: str, box: Box, items: Sequence[tuple[str, Box]]) -> Iterator[Box]:
-    """One box for each word of a line, from RapidOCR's boxes of its pieces; where these are not the line's, from
-    the words' shares of its characters."""
-    owner = [piece for piece, (piece_text, _) in enumerate(items) for _ in "".join(piece_text.split())]
-    exact = "".join(piece_text for piece_text, _ in items).split() == ["".join(text.split())]
-    if exact:
-        at = 0
-        for match in WORD.finditer(text):
-            pieces = [items[piece][1] for piece in owner[at : at + len(match.group())]]
-            at += len(match.group())
-            yield functools.reduce(union, pieces)
-    elif (box[3] - box[1]) > 1.5 * (box[2] - box[0]):  # upright
-        turned = split_box(text, (box[1], box[0], box[3], box[2]))
-        yield from ((x0, y0, x1, y1) for y0, x0, y1, x1 in turned)
-    else:
-        yield from split_box(text, box)
+def _placed(line: ReadLine, width: int, height: int, upside_down: bool) -> OcrLine:
+    """A line with its boxes, in fractions of the picture (``width`` × ``height`` pixels) the right way up."""
+    corners = line.corners.astype(np.float64) / (width, height)
+    if upside_down:
+        corners = 1 - corners
+    origin, along, across = corners[0], corners[1] - corners[0], corners[3] - corners[0]
+
+    def box(start: float, end: float) -> Box:
+        points = [origin + along * x + across * y for x in (start, end) for y in (0, 1)]
+        (x0, y0), (x1, y1) = np.clip(np.min(points, axis=0), 0, 1), np.clip(np.max(points, axis=0), 0, 1)
+        return float(x0), float(y0), float(x1), float(y1)
+
+    boxes = tuple(box(start, end) for start, end in _spans(line))
+    return OcrLine(" ".join(line.text.split()), box(0, 1), boxes, line.score)
+
+
+def _spans(line: ReadLine) -> Iterator[tuple[float, float]]:
+    """Where along a line each of its words begins and ends."""
+    at = line.at
+    usual = (at[-1] - at[0]) / (len(at) - 1) if len(at) > 1 else 1.0
+    for match in WORD.finditer(line.text):
+        first, last = match.start(), match.end() - 1
+        half = ((at[last] - at[first]) / (last - first) if last > first else usual) / 2
+        start = max(at[first] - half, (at[first - 1] + at[first]) / 2 if first else 0.0)
+        end = min(at[last] + half, (at[last] + at[last + 1]) / 2 if last + 1 < len(at) else 1.0)
+        yield float(start), float(end)
+
+
+def _back(box: Box, quarters: int) -> Box:
+    """A box of a picture after ``quarters`` turns by 90° to the left → on the picture before."""
+    for _ in range(quarters):
+        box = 1 - box[3], box[0], 1 - box[1], box[2]
+    return box
 
 
 def in_reading_order(lines: Sequence[OcrLine]) -> list[OcrLine]:
@@ -137,7 +148,8 @@ def in_reading_order(lines: Sequence[OcrLine]) -> list[OcrLine]:
 def _in_one(row: Sequence[OcrLine]) -> OcrLine:
     """Lines that stand beside each other as one."""
     around = functools.reduce(union, [line.box for line in row])
-    return OcrLine(" ".join(line.text for line in row), around, tuple(box for line in row for box in line.boxes))
+    boxes = tuple(box for line in row for box in line.boxes)
+    return OcrLine(" ".join(line.text for line in row), around, boxes, min(line.score for line in row))
 
 
 def _gutter(lines: Sequence[OcrLine]) -> float | None:
@@ -187,38 +199,42 @@ class Source(Protocol):
 def with_ocr(source: Source, number: int, always: bool, threads: int) -> Page:
     """Page ``number`` of a document with the words of its text layer and those that OCR adds.
 
-    A page without a text layer (``always``: every page) is read whole. Else OCR reads the images that cover 5% of
-    the page or more (those that touch count as one), except one over the whole page under a full text layer,
-    and adds the words that no word of the text layer covers.
+    A page is read whole where it has no text layer, or one in doubt that OCR finds to be wrong (``always``: every
+    page). Else OCR reads the images that cover 5% of the page or more (those that touch count as one), except one
+    over the whole page under a full text layer, and adds the words that no word of the text layer covers.
     """
     page, images = source.content(number)
+    merged = _merged(images)
     whole = always or not page.words
-    boxes = [WHOLE_PAGE] if whole else _to_read(page, images)
-    if not boxes or (not page.words and _is_uniform(source.picture(number, GLANCE))):
+    if not page.words and _is_uniform(source.picture(number, GLANCE)):
         return page
-    picture = source.picture(number, _side(page))
-    lines = [line for box in boxes for line in _read_area(picture, box, threads)]
-    if whole:
-        text, words = compose((line.text, line.boxes) for line in lines)
-        return replace(page, text=text, words=words, text_source="ocr" if words else "none")
-    added = list(_uncovered(lines, page.words))
+    if whole or is_in_doubt(page.text, scan=any(area(box) >= FULL_PAGE for box in merged)):
+        lines = read(source.picture(number, reading_side(page)), threads)
+        if whole or not tells_the_page(page.text, "\n".join(line.text for line in lines if line.score >= SURE)):
+            text, words = without_breaks(*compose((line.text, line.boxes) for line in lines))
+            return replace(page, text=text, words=words, text_source="ocr" if words else "none")
+    boxes = _to_read(page, merged)
+    if not boxes:
+        return page
+    picture = source.picture(number, reading_side(page))
+    added = list(_uncovered([line for box in boxes for line in _read_area(picture, box, threads)], page.words))
     if not added:
         return page
-    text, words = compose(added)
+    text, words = without_breaks(*compose(added))
     at = len(page.text) + 1
     moved = tuple(Word(word.text, word.start + at, word.boxes) for word in words)
     return replace(page, text=f"{page.text}\n{text}", words=page.words + moved, text_source="both")
 
 
-def _side(page: Page) -> int:
+def reading_side(page: Page) -> int:
     """The longer side in pixels at which a page is read: 150 dpi, within bounds."""
     return round(min(max(max(page.width, page.height) / 72 * DPI, MIN_SIDE), MAX_SIDE))
 
 
 def _to_read(page: Page, images: Sequence[Box]) -> list[Box]:
-    """The areas of images, among the words of a text layer, that are worth reading."""
+    """The areas of images (none touches another), among the words of a text layer, that are worth reading."""
     text = sum(area(box) for word in page.words for box in word.boxes)
-    large = [box for box in _merged(images) if area(box) >= LARGE]
+    large = [box for box in images if area(box) >= LARGE]
     return [box for box in large if not (area(box) >= FULL_PAGE and text >= FULL_TEXT)]
 
 
@@ -247,9 +263,9 @@ def _read_area(picture: Image, part: Box, threads: int) -> Iterator[OcrLine]:
     right, bottom = max(left + 1, round(part[2] * width)), max(top + 1, round(part[3] * height))
     wide, high = (right - left) / width, (bottom - top) / height
     x, y = left / width, top / height
-    for text, box, boxes in read(picture.crop((left, top, right, bottom)), threads):
+    for text, box, boxes, score in read(picture.crop((left, top, right, bottom)), threads):
         placed = [(x + b[0] * wide, y + b[1] * high, x + b[2] * wide, y + b[3] * high) for b in (box, *boxes)]
-        yield OcrLine(text, placed[0], tuple(placed[1:]))
+        yield OcrLine(text, placed[0], tuple(placed[1:]), score)
 
 
 def _uncovered(lines: Sequence[OcrLine], words: Sequence[Word]) -> Iterator[tuple[str, list[Box]]]:

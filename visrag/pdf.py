@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
+import os
+import unicodedata
+from collections.abc import Iterator, Sequence
 from ctypes import c_double, c_int, c_ushort
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .boxes import Affine, area, cut, placed, same_line, union
 from .drawn import measure
-from .errors import DocumentError, Reason
+from .errors import DocumentError, Reason, UsageError
 from .records import Box, Page, Word
-from .words import WORD, clean, is_usable
+from .words import WORD, clean, is_usable, without_breaks
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-UNUSABLE = 0.1  # share of characters without meaning that makes a text layer unusable
+FAR = 1e7  # points: beyond any page
 
 
 class PdfiumDocument:
@@ -73,6 +75,8 @@ class PdfiumDocument:
             page = self._pdf[number - 1]
         except pypdfium2.PdfiumError as error:
             raise DocumentError(self._name, number, Reason.CORRUPT, "pdfium cannot load the page") from error
+        if min(page.get_size()) <= 0:  # nothing of it lies within its crop box: it is shown without one, as viewers do
+            page.set_cropbox(-FAR, -FAR, FAR, FAR)
         if min(page.get_size()) <= 0:
             page.close()
             raise DocumentError(self._name, number, Reason.CORRUPT, "the page has no area")
@@ -84,7 +88,7 @@ def _open_pdfium(path: Path, document: str, passwords: Sequence[str]) -> tuple[A
     import pypdfium2
     import pypdfium2.raw as c
 
-    for password in (None, *passwords):
+    for password in (None, *itertools.chain.from_iterable(map(_forms, passwords))):
         c.FPDF_LoadMemDocument64(b"none", 4, None)  # some failures leave the last error as it was: make that "format"
         try:
             return pypdfium2.PdfDocument(path, password=password), password is not None
@@ -92,13 +96,39 @@ def _open_pdfium(path: Path, document: str, passwords: Sequence[str]) -> tuple[A
             if error.err_code != c.FPDF_ERR_PASSWORD:
                 why = "pdfium cannot open it; the file is damaged or is no PDF"
                 raise DocumentError(document, None, Reason.CORRUPT, why) from error
-    raise wrong_password(document, bool(passwords))
+    what = "is encrypted and none of the passwords given opens it" if passwords else "is encrypted"
+    raise DocumentError(document, None, Reason.PASSWORD, f"{what}: give its password with --password")
 
 
-def wrong_password(document: str, tried: bool) -> DocumentError:
-    """The error for an encrypted document, without a word of what was tried."""
-    what = "is encrypted and none of the passwords given opens it" if tried else "is encrypted"
-    return DocumentError(document, None, Reason.PASSWORD, f"{what}: give its password with --password")
+def _forms(password: str) -> Iterator[str]:
+    """A password as it was given, and as ISO 32000-2 (7.6.4.3.2) has it prepared for AES-256: by SASLprep."""
+    yield password
+    prepared = unicodedata.normalize("NFKC", password.replace("\xad", ""))
+    if prepared != password:
+        yield prepared
+
+
+def decrypted(path: Path, document: str, passwords: Sequence[str]) -> BinaryIO:
+    """A copy of an encrypted PDF without its encryption, in memory: a file without a name.
+
+    Raises DocumentError: corrupt, or password; UsageError where the system has no such files.
+    """
+    import pypdfium2
+    import pypdfium2.raw as c
+
+    if not hasattr(os, "memfd_create"):
+        raise UsageError("poppler can read encrypted PDFs on Linux only: leave them to pdfium")
+    pdf, _ = _open_pdfium(path, document, passwords)
+    copy = os.fdopen(os.memfd_create("visrag"), "w+b")
+    try:
+        pdf.save(copy, flags=c.FPDF_REMOVE_SECURITY)
+        copy.flush()
+    except pypdfium2.PdfiumError as error:
+        copy.close()
+        raise DocumentError(document, None, Reason.CORRUPT, "pdfium cannot decrypt it") from error
+    finally:
+        pdf.close()
+    return copy
 
 
 def _to_fractions(page: Any, width: float, height: float) -> Affine:
@@ -132,7 +162,7 @@ def _text_layer(page: Any, affine: Affine) -> tuple[str, tuple[Word, ...]]:
         text = bytes(buffer)[: 2 * max(0, length - 1)].decode("utf-16-le", "surrogatepass")
         if not is_usable(text):
             return "", ()
-        return _assemble(text, _PdfiumRects(textpage, affine, text))
+        return without_breaks(*_assemble(text, _PdfiumRects(textpage, affine, text)))
     finally:
         c.FPDFText_ClosePage(textpage)
 

@@ -19,6 +19,7 @@ import time
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
+from resource import RLIM_INFINITY, RLIMIT_DATA, RUSAGE_CHILDREN, getrlimit, getrusage, setrlimit
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .drawn import DRAWN_THRESHOLD
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from .records import Page
 
 OVER_MEMORY = 77  # exit status of a process that went over its limit
+LOOK = 20  # milliseconds between two looks at the memory: what is written to meanwhile is some 50 MB
+MAXRSS = 1 if sys.platform == "darwin" else 1024  # bytes, the unit of ru_maxrss
+HEADROOM = 1 << 30  # bytes over the limit that the system lets a process reserve, and each program that it starts
 
 # The end that asks.
 
@@ -121,6 +125,7 @@ def serve(descriptor: str) -> NoReturn:
             os._exit(0)
         job = request["job"]
         limit[0] = job["options"]["memory"]
+        _bound(limit[0])
         pixels = b""
         try:
             if opened is None or opened[0] != job or request["do"] == "open":
@@ -138,9 +143,18 @@ def serve(descriptor: str) -> NoReturn:
         except Exception as error:  # whatever a library raises for one page must not end the others
             what = f"cannot be read ({type(error).__name__}: {error})"
             answer = {"reason": Reason.CORRUPT, "message": what}
+        if limit[0] and getrusage(RUSAGE_CHILDREN).ru_maxrss * MAXRSS > limit[0]:  # a program of poppler's
+            os._exit(OVER_MEMORY)
         connection.send_bytes(json.dumps({"id": request["id"], **answer}).encode())
         if pixels:
             connection.send_bytes(pixels)
+
+
+def _bound(limit: int) -> None:
+    """Have the system refuse this process, and each that it starts, what is far above ``limit`` bytes (0: nothing)."""
+    hard = getrlimit(RLIMIT_DATA)[1]
+    wanted = limit + HEADROOM if limit else hard
+    setrlimit(RLIMIT_DATA, (wanted if hard == RLIM_INFINITY else min(wanted, hard), hard))
 
 
 def _watch(descriptor: int, limit: list[int]) -> None:
@@ -149,7 +163,7 @@ def _watch(descriptor: int, limit: list[int]) -> None:
     hangup.register(descriptor, 0)
     page = os.sysconf("SC_PAGE_SIZE")
     statm = Path("/proc/self/statm")
-    while not hangup.poll(200):
+    while not hangup.poll(LOOK):
         if limit[0] and statm.exists() and int(statm.read_text().split()[1]) * page > limit[0]:
             os._exit(OVER_MEMORY)
     os.killpg(0, signal.SIGKILL)
@@ -179,6 +193,9 @@ def _do(request: dict[str, Any], source: Source) -> tuple[dict[str, Any], bytes]
     """The answer to one request: its fields, and the pixels of a picture."""
     number, options = request["number"], request["job"]["options"]
     if request["do"] == "open":
+        if source.pages > options["max_pages"]:
+            why = f"has {source.pages} pages, more than {options['max_pages']}: raise the limit, or split the document"
+            raise DocumentError("", None, Reason.TOO_LARGE, why)
         return {"pages": source.pages, "renderer": source.renderer, "locked": source.locked}, b""
     if request["do"] == "picture":
         picture = source.picture(number, request["side"])
@@ -197,6 +214,9 @@ def _read(source: Source, number: int, options: dict[str, Any]) -> tuple[Page, b
         from .ocr import with_ocr
 
         page = with_ocr(source, number, options["ocr"] == "always", options["threads"])
+    if len(page.words) > options["max_words"]:
+        why = f"has {len(page.words)} words, more than {options['max_words']}: raise the limit, or split the page"
+        raise DocumentError("", number, Reason.TOO_LARGE, why)
     wanted = options["image"] == "all" or (options["image"] == "drawn" and page.drawn > DRAWN_THRESHOLD)
     if not (wanted or source.locked):
         return page, b"", None

@@ -40,11 +40,11 @@ class RenderOptions:
     """How pages are read.
 
     ``ocr``: "auto" reads pages without a text layer, and large images; "always" replaces the text layer.
-    ``passwords``: tried in turn on an encrypted PDF. poppler, where it is chosen or stands in for pdfium, takes
-    them from its command line only: while it runs, whoever may list the machine's processes can read them there.
+    ``passwords``: tried in turn on an encrypted PDF.
     ``image``: which pages come with a picture: none, those drawn above ``DRAWN_THRESHOLD``, or all (of a document
     that took a password always all); ``image_side``: its longer side in pixels.
-    ``page_timeout``: seconds for a page, OCR included, and for opening. ``max_pixels``: of an image file.
+    ``page_timeout``: seconds for a page, OCR included, and for opening; as many again where poppler tries it too.
+    ``max_pixels``: of a page of an image file. ``max_words``: of any page. ``max_pages``: of a document.
     ``memory``: resident bytes of the process at which it is ended, 0 for any.
     ``threads``: of OCR, 0 for as many as cores; processes side by side with one each are the faster.
     """
@@ -56,7 +56,9 @@ class RenderOptions:
     image_side: int = 1600
     page_timeout: float = 60.0
     max_pixels: int = 180_000_000
-    memory: int = 4 << 30
+    max_words: int = 100_000
+    max_pages: int = 50_000
+    memory: int = 2 << 30
     threads: int = 1
 
 

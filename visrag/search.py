@@ -3,8 +3,8 @@
 ``maxsim`` and ``fulltext`` rank by one plain score. Fusion adds the legs, and what makes them addable is that in
 each of them 0 is about what chance gives: MaxSim as the mean over the question's tokens, less the page's chance level
 (``visrag.calibration``); full text as a share of the best page's BM25. Form and weights were chosen by measurement,
-on real PDFs and on passages (README.md, "How good the answers are"); between 0.2 and 0.4 for full text and 0.25 and
-0.5 for windows the figures change by less than 0.01.
+on real PDFs and on passages (README.md, "How good the answers are"); between 0.25 and 0.35 for full text
+and 0.4 and 0.8 for windows the figures change by less than 0.01.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .fulltext import query_terms, term_spans
+from .fulltext import JOINT, phrases, query_terms, term_spans
 from .maxsim import token_matches
 from .records import (
     FULLTEXT,
@@ -33,7 +33,7 @@ from .settings import Rank
 from .store import Query, Store
 
 CANDIDATES = 200  # pages that each leg puts forward
-WEIGHTS = {"tokens": 1.0, "windows": 0.25, "patches": 1.0, "fulltext": 0.25}  # in fusion
+WEIGHTS = {"tokens": 1.0, "windows": 0.6, "patches": 1.0, "fulltext": 0.3}  # in fusion
 CHANCE = 0.8  # of a page's chance level is taken off: all of it was a little too much, for pages and for passages
 
 
@@ -112,7 +112,7 @@ def _best_of(store: Store, part: Part, filter: Filter, ref: PageRef) -> list[tup
 def _part(leg: Leg, question: str, queries: Mapping[str, QueryVectors], rank: Rank) -> Part | None:
     """A leg's part, None where it has none in this way of ranking or the question gives it nothing."""
     if leg == FULLTEXT:
-        terms = query_terms(question)
+        terms = [*query_terms(question), *dict.fromkeys(phrases(question))]
         return Part(leg, terms, 1.0) if terms and rank != "maxsim" else None
     if rank == "fulltext" or (rank == "maxsim" and leg.name == "windows"):
         return None
@@ -177,16 +177,21 @@ def _place(places: Places, vector: int) -> Box | None:
 
 
 def _term_scores(store: Store, terms: Sequence[str], ref: PageRef) -> tuple[TokenScore, ...]:
-    """BM25 of each term that occurs on the page, and where it occurs first."""
+    """BM25 of each term that occurs on the page, and where it occurs first; that of a phrase goes to its two terms, a
+    half to each."""
     page = store.page(ref)
-    scores = store.term_scores(terms, [ref])[0]
+    scores = store.term_scores(terms, [ref])[0].tolist()
+    for term, score in zip(terms, scores, strict=True):
+        if JOINT in term:
+            for part in term.split(JOINT):
+                scores[terms.index(part)] += score / 2
     first: dict[str, int] = {}
     for term, start, _ in term_spans(page.text):
         first.setdefault(term, start)
     return tuple(
-        TokenScore(term, float(score), _word_box(page, first.get(term)))
+        TokenScore(term, score, _word_box(page, first.get(term)))
         for term, score in zip(terms, scores, strict=True)
-        if score
+        if score and JOINT not in term
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
 from .errors import UsageError
@@ -15,12 +16,21 @@ Ocr: TypeAlias = Literal["auto", "off", "always"]
 RendererName: TypeAlias = Literal["pdfium", "poppler"]
 
 
+MOST_SECONDS = 86_400
+
+
 @dataclass(frozen=True, slots=True)
 class IngestSettings:
     """How documents become pages.
 
     ``route``: which encoder a page goes to where the index has a vision model. ``link``: keep the path of a
-    file, not a copy. ``jobs``: rendering processes. ``page_timeout``: seconds for one page, OCR included.
+    file, not a copy. ``passwords``: tried in turn on an encrypted PDF; they are kept nowhere.
+
+    Limits: ``jobs``: rendering processes. ``page_timeout``: seconds for one page, OCR included, and once more where
+    poppler tries it too. ``memory``: bytes of one rendering process (0: any). ``max_pixels``: of a page of an image
+    file. ``max_words``: of a page; encoding 100,000 takes half a minute. ``max_pages``: of a document.
+
+    Raises UsageError for a limit that is none.
     """
 
     ocr: Ocr = "auto"
@@ -30,6 +40,17 @@ class IngestSettings:
     passwords: tuple[str, ...] = field(default=(), repr=False)
     jobs: int = field(default_factory=lambda: max(1, min(4, os.cpu_count() or 1)))
     page_timeout: float = 60.0
+    memory: int = 2 << 30
+    max_pixels: int = 180_000_000
+    max_words: int = 100_000
+    max_pages: int = 50_000
+
+    def __post_init__(self) -> None:
+        if not 0 < self.page_timeout <= MOST_SECONDS:
+            raise UsageError(f"page_timeout={self.page_timeout}: must be above 0, and at most {MOST_SECONDS} (a day)")
+        for name, least in (("jobs", 1), ("memory", 0), ("max_pixels", 1), ("max_words", 1), ("max_pages", 1)):
+            if getattr(self, name) < least:
+                raise UsageError(f"{name}={getattr(self, name)}: must be at least {least}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +97,17 @@ class QueueSettings:
     def models(self) -> tuple[str, ...]:
         """The kinds of models that the index must have."""
         return ("text", "vision") if self.vision else ("text",)
+
+
+def read_passwords(path: Path) -> tuple[str, ...]:
+    """The passwords in a file, one a line, UTF-8; empty lines do not count. Raises UsageError."""
+    try:
+        lines = path.read_text("utf-8-sig").split("\n")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: is not UTF-8: save it so, one password a line") from None
+    return tuple(line for line in (line.removesuffix("\r") for line in lines) if line)
 
 
 def read_tags(tags: Sequence[str], shown: str) -> dict[str, str]:

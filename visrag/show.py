@@ -16,6 +16,7 @@ import click
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
+    from .check import Check
     from .hits import Hit
     from .ingest import Progress, Summary
     from .queue import Queue, Status
@@ -178,6 +179,26 @@ def print_summary(summary: Summary) -> None:
         print_rows(failure_rows(summary.failures), as_json=False)
 
 
+def print_check(check: Check, as_json: bool) -> None:
+    """Print what a check found, and what came of its repair."""
+    found = check.as_dict()
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False))
+        return
+    counts = f"{_count(check.documents, 'document')}, {_count(check.pages, 'page')} in {check.seconds:.1f} s"
+    repaired = len(check.damage) - len(check.left)
+    done = f", {repaired} of them repaired" if repaired else ""
+    click.echo(f"checked {counts}: {_count(len(check.damage), 'damage')}{done}", err=True)
+    if found["damage"]:
+        print_rows(found["damage"], as_json=False)
+    for orphan in check.orphans:
+        click.echo(f"nothing needs {orphan}", err=True)
+    for note in check.notes:
+        click.echo(_printable(note), err=True)
+    if check.left and not repaired:
+        click.echo("visrag check --repair makes good what it can", err=True)
+
+
 def failure_rows(failures: Iterable[Failure]) -> list[dict[str, Any]]:
     return [{"document": f.document, "page": f.page, "reason": f.reason, "message": f.message} for f in failures]
 
@@ -222,7 +243,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def print_report(report: dict[str, Any]) -> None:
-    """An evaluation as a table: a row for all questions, one a scope and one a type."""
+    """An evaluation as tables: a row for all questions, one a scope and one a type; how well regions show answers."""
     rows = [{"questions of": "all", **report}]
     rows += [{"questions of": f"scope {name}", **row} for name, row in report.get("by_scope", {}).items()]
     rows += [{"questions of": f"type {name}", **row} for name, row in report.get("by_type", {}).items()]
@@ -240,6 +261,9 @@ def print_report(report: dict[str, Any]) -> None:
         ],
         as_json=False,
     )
+    if shown := report.get("highlighting"):
+        click.echo(f"\nhighlighting, {_count(shown['questions'], 'question')} with an answer on the page:")
+        print_rows([{key: _figure(value) for key, value in row.items()} for row in shown["curve"]], as_json=False)
 
 
 def _figure(value: Any) -> str:

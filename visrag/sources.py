@@ -15,11 +15,13 @@ from .store.remote import Listed, is_url, listing, local_path
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file and the name that it gets in the index. ``where``: its path, or its URL."""
+    """A file and the name that it gets in the index. ``where``: its path, or its URL. ``origin``: the path that the
+    index keeps, where the file is a copy of what lay there."""
 
     where: Path | str
     name: str
     size: int
+    origin: str = ""
 
     @property
     def uri(self) -> str:

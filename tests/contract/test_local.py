@@ -18,11 +18,10 @@ import pytest
 from PIL import Image
 from store_cases import document, page, put, query, unit
 
-from visrag.errors import IndexMismatch, NotFound, StoreError
+from visrag.errors import Damaged, IndexMismatch, NotFound, StoreError
 from visrag.records import Feedback, Filter, PageRef
-from visrag.store import database, migrations
+from visrag.store import database
 from visrag.store.local import LocalStore
-from visrag.store.migrations import MIGRATIONS
 
 ALL = Filter()
 HERE = Path(__file__).parent
@@ -132,11 +131,14 @@ def test_an_index_that_cannot_be_written_can_be_searched(index, monkeypatch):
 
 def test_an_index_of_an_older_version_is_brought_to_the_newest(index, monkeypatch):
     said = Feedback("q", "a.pdf", 1, "relevant", time=1.0)
-    monkeypatch.setattr(migrations, "MIGRATIONS", MIGRATIONS[:2])
-    monkeypatch.setattr(database, "MIGRATIONS", MIGRATIONS[:2])
     with LocalStore.open(index, create=True) as store:
         put(store, "a.pdf", [page(1, "common")])
-    monkeypatch.undo()
+    with sqlite3.connect(index / "index.db") as connection:  # as before the third migration
+        for table, column in (("state", "crc"), ("generations", "facts"), ("pages", "crc")):
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        connection.execute("DROP TABLE feedback")
+        connection.execute("PRAGMA user_version = 2")
+    connection.close()
     with monkeypatch.context() as patched:
         patched.setattr(database.os, "access", lambda path, mode: mode != os.W_OK)
         with LocalStore.open(index) as store:
@@ -147,6 +149,12 @@ def test_an_index_of_an_older_version_is_brought_to_the_newest(index, monkeypatc
         store.judge(said)
         assert store.feedback() == [said]
         assert store.candidates("fulltext", ["common"], ALL, 5)
+        assert store.check() == []
+    with sqlite3.connect(index / "index.db") as connection:  # what was there is sealed
+        connection.execute("UPDATE page_texts SET text = 'another'")
+    connection.close()
+    with LocalStore.open(index) as store, pytest.raises(Damaged, match=r"a\.pdf, page 1"):
+        store.page(PageRef("a.pdf", 1))
 
 
 # Errors
@@ -197,7 +205,7 @@ def test_errors_of_sqlite_become_ours_with_the_path_and_the_cure(store, index):
     cures = {
         sqlite3.SQLITE_READONLY: "give this user the right",
         sqlite3.SQLITE_BUSY: "wait for it",
-        sqlite3.SQLITE_CORRUPT: "restore it from a copy",
+        sqlite3.SQLITE_CORRUPT: "visrag check --repair",
         sqlite3.SQLITE_ERROR: "could not be",
     }
     for code, cure in cures.items():
@@ -224,9 +232,9 @@ def test_a_flipped_byte_is_found_and_named(store, index):
     data[64 + 128 + 5] ^= 1  # the header, the first page's 8 × 16 codes
     segment.write_bytes(data)
     (damage,) = store.check()
-    assert (damage.page, damage.leg) == (PageRef("a.pdf", 2), "tokens")
-    assert "damaged" in damage.message
-    with pytest.raises(StoreError, match=r"a\.pdf, page 2.*damaged.*ingest the document again"):
+    assert (damage.document, damage.page, damage.leg) == ("a.pdf", 2, "tokens")
+    assert damage.file == f"vectors/{segment.name}"
+    with pytest.raises(Damaged, match=r"a\.pdf, page 2.*damaged.*visrag check --repair"):
         store.vectors("tokens", PageRef("a.pdf", 2))
     assert store.vectors("tokens", PageRef("a.pdf", 1)) is not None
 
@@ -240,7 +248,7 @@ def test_a_segment_that_was_cut_or_is_missing_is_an_error_not_an_empty_answer(st
     with LocalStore.open(index) as opened:
         with pytest.raises(StoreError, match="damaged: it ends at byte 200"):
             opened.candidates("tokens", query(unit(rng, 2)), ALL, 5)
-        assert [damage.page.page for damage in opened.check()] == [2, 3]
+        assert [damage.page for damage in opened.check()] == [2, 3]
         segment.unlink()
     with LocalStore.open(index) as opened, pytest.raises(StoreError, match="is missing"):
         opened.candidates("tokens", query(unit(rng, 2)), ALL, 5)

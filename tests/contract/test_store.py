@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from store_cases import DIM, document, oracle, page, put, query, stored, unit
 
 from visrag.errors import NotFound, StoreError
-from visrag.fulltext import terms
+from visrag.fulltext import JOINT, PHRASE, terms
 from visrag.records import EncodedPage, Failure, Filter, Page, PageRef, PatchVectors, Places
 
 ALL = Filter()
@@ -195,13 +195,21 @@ def test_full_text_is_bm25_over_the_visible_pages(texts, question, mean_length):
     )
 
 
+def test_a_phrase_is_found_where_its_terms_are_neighbours(texts, mean_length):
+    """ "board of directors" on a page of 4 terms; nowhere "directors of the board"."""
+    mean = mean_length or sum(len(terms(text)) for text in TEXTS.values()) / len(TEXTS)
+    score = PHRASE * math.log(1 + 4.5 / 1.5) * 2.2 / (1 + 1.2 * (0.25 + 0.75 * 4 / mean))
+    ((ref, found),) = texts.candidates("fulltext", [f"board{JOINT}director", f"director{JOINT}board"], ALL, 9)
+    assert (ref, found) == (PageRef("a.pdf", 2), pytest.approx(score, rel=1e-5))
+
+
 def test_term_scores_add_up_to_the_score(texts):
-    question = [*terms("revenue in capital Paris"), "revenu", "nowhere"]
+    question = [*terms("revenue in capital Paris"), "revenu", "nowhere", f"met{JOINT}pari"]
     rows = texts.term_scores(question, list(TEXTS))
     assert rows.shape == (len(TEXTS), len(question))
     np.testing.assert_allclose(rows.sum(axis=1), texts.score("fulltext", question, list(TEXTS)), rtol=1e-5)
-    assert not rows[:, -1].any()
-    assert rows[0, 0] == rows[0, -2] > 0
+    assert not rows[:, -2].any()
+    assert rows[0, 0] == rows[0, -3] > 0
 
 
 def test_pages_without_the_terms_score_nothing_and_unknown_pages_are_not_there(texts):

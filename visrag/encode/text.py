@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 TOKENS = "tokens"
 WINDOWS = "windows"
+WINDOW = 62  # tokens of a page that a dense model is given at once: of 30, 62, 94 and 254 the best on real PDFs
 OVERLAP = 32  # tokens that two windows of a page share, at most a quarter of a window
 BATCH_TOKENS = 4096  # tokens, padding included, that go through the model at once
 
@@ -50,26 +51,28 @@ class TextEncoder:
 
     needs_image = False
 
-    def __init__(self, folder: Path, name: str, device: str | None = None) -> None:
+    def __init__(self, folder: Path, name: str, device: str | None = None, window: int = WINDOW) -> None:
         self._folder = folder
         self._device = device
+        self._window = window
         self._dense = _is_dense(folder)
         self._model: Any = None
         self._in_numpy = self._dense and _mean_pooled(folder) and BertQuestions.supports(folder)
         self._bert: BertQuestions | None = None
-        identity = fingerprint(folder, overlap=OVERLAP)
+        identity = fingerprint(folder, overlap=OVERLAP, **({"window": window} if self._dense else {}))
         dim = _dimension(folder) or self._loaded().get_embedding_dimension()
         self.legs: tuple[Leg, ...] = (Leg(TOKENS, name, dim, identity),)
         if self._dense:
             self.legs += (Leg(WINDOWS, name, dim, identity),)
 
     @classmethod
-    def load(cls, model: str = DEFAULT_MODEL, device: str | None = None) -> TextEncoder:
+    def load(cls, model: str = DEFAULT_MODEL, device: str | None = None, window: int = WINDOW) -> TextEncoder:
         """A model by the default's name, a folder, or a hub id. ``device``: "cpu", "cuda", or None for the best.
+        ``window``: how many tokens of a page a dense model is given at once, at most what it takes.
 
         The weights are read when they are first needed. Raises EncoderError.
         """
-        return cls(find_checkpoint(model), Path(model).name if Path(model).is_dir() else model, device)
+        return cls(find_checkpoint(model), Path(model).name if Path(model).is_dir() else model, device, window)
 
     # Questions
 
@@ -141,7 +144,8 @@ class TextEncoder:
         transformer = self._loaded()[0]
         limit = transformer.document_length if getattr(transformer, "document_length", None) else None
         limit = limit or self._loaded().max_seq_length or 512
-        return max(1, limit - len(self._features([""], "document")["input_ids"][0]))
+        room = max(1, limit - len(self._features([""], "document")["input_ids"][0]))
+        return min(room, self._window) if self._dense else room
 
     def _features(self, texts: list[str], task: str) -> dict[str, Any]:
         extra = {"text": {"return_offsets_mapping": True, "return_special_tokens_mask": True}}

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from ..errors import (
     AccessError,
     BrokerError,
+    Damaged,
     DocumentError,
     EncoderError,
     FileChanged,
@@ -47,6 +48,7 @@ STATUSES: Mapping[type[VisragError], int] = {
     BrokerError: 503,
     EncoderError: 503,
     IndexMismatch: 503,
+    Damaged: 503,
     PageRefused: 503,
     StoreError: 503,
 }

@@ -1,14 +1,12 @@
-"""Upkeep of a local index: what dead processes left, dead space, damage."""
+"""Upkeep of a local index: what dead processes left, dead space."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 from sqlite3 import Connection
-from typing import NamedTuple
 
 from ..errors import StoreError
-from ..records import PageRef
 from .database import Database
 from .documents import segment_id
 from .files import Files
@@ -17,14 +15,6 @@ from .segments import SUFFIX, SegmentReader, SegmentWriter
 from .work import WRITER
 
 DEAD_SHARE = 0.25  # of a segment's bytes: with more it is written anew
-
-
-class Damage(NamedTuple):
-    """A page whose vectors in a leg cannot be read, and why."""
-
-    page: PageRef
-    leg: str
-    message: str
 
 
 def sweep(folder: Path, database: Database, files: Files) -> None:
@@ -39,7 +29,8 @@ def sweep(folder: Path, database: Database, files: Files) -> None:
         staged = [
             writer
             for (writer,) in connection.execute(
-                "SELECT DISTINCT writer FROM generations WHERE NOT visible AND writer != ?", (WRITER,)
+                "SELECT DISTINCT writer FROM generations WHERE NOT visible AND facts IS NULL AND writer != ?",
+                (WRITER,),
             )
         ]
     dead += [writer for writer in staged if writer not in dead and not (folder / "writers" / writer).exists()]
@@ -47,7 +38,8 @@ def sweep(folder: Path, database: Database, files: Files) -> None:
         return
     with database.write() as connection:
         connection.executemany(
-            "DELETE FROM generations WHERE writer = ? AND NOT visible", [(writer,) for writer in dead]
+            "DELETE FROM generations WHERE writer = ? AND NOT visible AND facts IS NULL",
+            [(writer,) for writer in dead],
         )
     files.delete_unused(*files.names())
     for path in (folder / "vectors").glob("*" + SUFFIX):
@@ -83,23 +75,6 @@ def compact(folder: Path, database: Database, files: Files) -> int:
         connection.execute("DELETE FROM legs WHERE id NOT IN (SELECT leg FROM page_vectors)")
     database.vacuum(DEAD_SHARE)
     return before - _bytes(folder)
-
-
-def check(database: Database, reader: SegmentReader) -> list[Damage]:
-    """Compare every visible page's vectors with their checksums."""
-    with database.read() as connection:
-        rows = connection.execute(
-            "SELECT g.name, p.number, l.name, s.name, v.offset, v.count, l.dim, v.crc FROM generations g "
-            "JOIN pages p ON p.generation = g.id JOIN page_vectors v ON v.page = p.id JOIN legs l ON l.id = v.leg "
-            "JOIN segments s ON s.id = v.segment WHERE g.visible ORDER BY s.id, v.offset"
-        ).fetchall()
-    damaged = []
-    for document, page, leg, segment, offset, count, dim, crc in rows:
-        try:
-            reader.block(segment, offset, (count, dim), crc)
-        except StoreError as error:
-            damaged.append(Damage(PageRef(document, page), leg, str(error)))
-    return sorted(damaged)
 
 
 def _blocks(connection: Connection, segment: str) -> list[tuple[int, int, int, int, int, int]]:

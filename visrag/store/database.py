@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import sqlite3
 import threading
@@ -10,11 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import IndexMismatch, StoreError
+from ..errors import Damaged, IndexMismatch, StoreError
 from .locks import locked
 from .migrations import APPLICATION, MIGRATIONS, migrate
 
 BUSY_SECONDS = 60.0
+FULL = "the disk is full: make room and run again; nothing that was committed is lost"
+LEAST = 65536  # bytes that SQLite's log and its index need to begin
+CURE = "restore the index from a copy; else visrag check --repair makes good what it can"
 NETWORK = (
     "nfs",
     "nfs4",
@@ -35,8 +39,10 @@ class Database:
     """``index.db``: any number of reading connections and one that writes. For use from several threads."""
 
     def __init__(self, path: Path, create: bool) -> None:
-        """Open, and bring to the newest form. Raises StoreError, and IndexMismatch for an index of a newer version."""
+        """Open, and bring to the newest form. Raises StoreError, Damaged, and IndexMismatch for an index of a newer
+        version. ``version``: the form that it is in."""
         self.path = path
+        self.version = 0
         self._process = os.getpid()
         self._idle: list[sqlite3.Connection] = []
         self._all: list[sqlite3.Connection] = []
@@ -44,9 +50,15 @@ class Database:
         self._writing = threading.RLock()
         self._writer: sqlite3.Connection | None = None
         self.writable = os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
+        self._cure = "give this user the right to, or copy the index elsewhere"
         with mapped(path):
             try:
-                self._prepare(create)
+                try:
+                    self._prepare(create)
+                except StoreError as error:
+                    if not (no_room(error, path) and path.exists()):
+                        raise
+                    self._only_read()
             except BaseException:
                 self.close()
                 raise
@@ -54,6 +66,7 @@ class Database:
     def _prepare(self, create: bool) -> None:
         refuse_network(self.path.parent)
         if not self.path.exists():
+            self._refuse_remains()
             if not create:
                 raise StoreError(
                     f"{self.path.parent} is not an index; make one with: visrag ingest PATH --index {self.path.parent}"
@@ -61,14 +74,41 @@ class Database:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.writable = os.access(self.path.parent, os.W_OK)
         if not self.writable:
-            self._version(new=False)
+            self.version = self._version(new=False)
             return
         with locked(self.path.parent / "index.lock"):
             if self._version(new=create) < len(MIGRATIONS):
-                connection = self._connect()
-                connection.execute("PRAGMA journal_mode = WAL").fetchall()
-                migrate(connection)
-                self._idle.append(connection)
+                self._migrate()
+            self.version = len(MIGRATIONS)
+
+    def _only_read(self) -> None:
+        """On a disk without room for even the 32 kB by which SQLite's connections agree."""
+        self.close()
+        self.writable, self._cure = False, FULL
+        self.version = self._version(new=False)
+
+    def _migrate(self) -> None:
+        connection = self._connect()
+        connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        try:
+            migrate(connection)
+        except sqlite3.OperationalError as error:
+            if "already exists" in str(error) or "duplicate column" in str(error):
+                raise Damaged(f"{self.path} is damaged: its format is not what it says: {CURE}") from error
+            raise
+        self._idle.append(connection)
+
+    def _refuse_remains(self) -> None:
+        """Raise Damaged where there is no database, but files that one was kept of."""
+        if kept := self._remains():
+            raise Damaged(
+                f"{self.path} is missing or empty, but {' and '.join(kept)} beside it not: restore it from a copy; "
+                "else visrag check --repair makes a new one of the documents there"
+            )
+
+    def _remains(self) -> list[str]:
+        """The folders beside the database in which files of an index lie."""
+        return [folder for folder in ("originals", "vectors") if any((self.path.parent / folder).glob("*"))]
 
     def _version(self, new: bool) -> int:
         """The file's format, 0 for an empty file where a ``new`` one is wanted. StoreError if it is no index."""
@@ -76,6 +116,10 @@ class Database:
             version = int(connection.execute("PRAGMA user_version").fetchone()[0])
             application = connection.execute("PRAGMA application_id").fetchone()[0]
             empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+        if empty:
+            self._refuse_remains()
+        if application != APPLICATION and not empty and self._remains():
+            raise Damaged(f"{self.path} is damaged, or was made by something else: {CURE}")
         if application != APPLICATION and not (empty and new):
             raise StoreError(
                 f"{self.path.parent} is not an index: its index.db was made by something else; choose another folder"
@@ -122,9 +166,7 @@ class Database:
         with mapped(self.path), self._writing:
             self._check_process()
             if not self.writable:
-                raise StoreError(
-                    f"{self.path.parent} cannot be written: give this user the right to, or copy the index elsewhere"
-                )
+                raise StoreError(f"{self.path.parent} cannot be written: {self._cure}")
             if self._writer is None:
                 with self._pool:
                     self._writer = self._connect()
@@ -166,26 +208,66 @@ class Database:
 
 @contextmanager
 def mapped(path: Path) -> Iterator[None]:
-    """Turn errors of SQLite and of the file system into a StoreError that names the path and the cure."""
+    """Turn errors of SQLite and of the file system into a StoreError, or Damaged, that names the path and the cure."""
     try:
         yield
     except sqlite3.Error as error:
-        raise StoreError(f"{path}: {_reason(error)}") from error
+        if is_damage(error):
+            stranger = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB
+            what = "is not an index, or is damaged" if stranger else "is damaged"
+            raise Damaged(f"{path}: {what}: {CURE} ({error})") from error
+        raise StoreError(f"{path}: {_reason(error, path)}") from error
     except UnicodeEncodeError as error:
         raise StoreError(f"{path}: a text that is not valid Unicode cannot be stored ({error})") from error
     except OSError as error:
         raise StoreError(f"{error.filename or path}: {_os_reason(error)}") from error
 
 
-def _reason(error: sqlite3.Error) -> str:
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether SQLite says that what it reads is not what was written. No text of ours is without being UTF-8."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or str(error).startswith("Could not decode")
+
+
+def in_use(path: Path) -> bool:
+    """Whether another process has an SQLite file open: in WAL mode each connection holds a shared lock on it for as
+    long as it lives (sqlite.org/walformat.html, 2.3.1; the bytes: SHARED_FIRST and SHARED_SIZE of os_unix.c).
+
+    Not while this process has it open: closing a file lets go of all of a process's locks on it.
+    """
+    with path.open("r+b") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 510, 0x40000002)
+        except (BlockingIOError, PermissionError):
+            return True
+    return False
+
+
+def no_room(error: StoreError, path: Path) -> bool:
+    """Whether an error means that the disk is full."""
+    cause = error.__cause__
+    if isinstance(cause, OSError):
+        return cause.errno in (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(cause, sqlite3.Error) and _is_full(cause, path)
+
+
+def _is_full(error: sqlite3.Error, path: Path) -> bool:
+    """Whether there is no room; of SQLite's log and its index that is told as an error of input and output."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code != sqlite3.SQLITE_IOERR:
+        return code == sqlite3.SQLITE_FULL
+    disk = os.statvfs(path if path.is_dir() else path.parent)
+    return disk.f_bavail * disk.f_frsize < LEAST
+
+
+def _reason(error: sqlite3.Error, path: Path) -> str:
+    if _is_full(error, path):
+        return f"{FULL} ({error})"
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     reasons = {
-        sqlite3.SQLITE_FULL: "the disk is full: make room and run again; nothing that was committed is lost",
         sqlite3.SQLITE_READONLY: "cannot be written: give this user the right to, or copy the index elsewhere",
         sqlite3.SQLITE_CANTOPEN: "cannot be opened: check that this user may read and write it and its folder",
         sqlite3.SQLITE_BUSY: f"another process has been writing for over {BUSY_SECONDS:.0f} s: wait for it, or stop it",
-        sqlite3.SQLITE_CORRUPT: "is damaged: restore it from a copy, or make the index anew",
-        sqlite3.SQLITE_NOTADB: "is not an index, or is damaged: restore it from a copy, or choose another folder",
         sqlite3.SQLITE_IOERR: "could not be read or written: check the disk and its free space",
     }
     return f"{reasons.get(code, 'the index could not be read or written')} ({error})"
@@ -193,7 +275,7 @@ def _reason(error: sqlite3.Error) -> str:
 
 def _os_reason(error: OSError) -> str:
     reasons = {
-        errno.ENOSPC: "the disk is full: make room and run again; nothing that was committed is lost",
+        errno.ENOSPC: FULL,
         errno.EDQUOT: "the quota of the disk is used up: make room and run again; nothing that was committed is lost",
         errno.EROFS: "cannot be written, the file system is read-only: copy the index elsewhere",
         errno.EACCES: "may not be read or written by this user: give it the right to",

@@ -9,6 +9,7 @@ from sqlite3 import Connection
 
 from ..errors import StoreError
 from ..records import Document, DocumentState, Failure
+from .checksums import seal_document, seal_page
 from .packing import PackedPage
 from .segments import Location
 
@@ -52,7 +53,7 @@ def write_pages(
             (*key, *page.size, page.text_source, page.drawn, len(page.terms)),
         )
         row = cursor.lastrowid
-        texts = (row, page.text, page.words, " ".join(page.terms))
+        texts = (row, page.text, page.words, " ".join(page.terms + page.phrases))
         connection.execute("INSERT INTO page_texts VALUES (?, ?, ?, ?)", texts)
         for name, leg in page.legs.items():
             segment, offset, crc = locations[name]
@@ -63,6 +64,8 @@ def write_pages(
                 (leg_id, row, segment_id(connection, segment), offset, count, leg.scale, crc, leg.chance),
             )
             connection.execute("INSERT INTO places VALUES (?, ?, ?)", (row, leg_id, leg.places))
+        assert row is not None
+        seal_page(connection, row)
 
 
 def write_failure(connection: Connection, generation: int, page: int | None, reason: str, message: str) -> None:
@@ -90,8 +93,18 @@ def write_state(connection: Connection, generation: int, name: str, pages: int) 
         "UPDATE generations SET visible = 1, state = ?, pages = ?, indexed = ?, failed = ? WHERE id = ?",
         (state, pages, indexed, failed, generation),
     )
+    seal_document(connection, generation)
     connection.execute("DELETE FROM jobs WHERE generation = ?", (generation,))
     return read_documents(connection, name)[0]
+
+
+def reindex(connection: Connection) -> None:
+    """Make full text anew from the terms of the visible pages."""
+    connection.execute("INSERT INTO fulltext (fulltext) VALUES ('delete-all')")
+    connection.execute(
+        "INSERT INTO fulltext (rowid, terms) SELECT t.page, t.terms FROM generations g "
+        "JOIN pages p ON p.generation = g.id JOIN page_texts t ON t.page = p.id WHERE g.visible ORDER BY t.page"
+    )
 
 
 def drop(connection: Connection, name: str, staged: bool = False) -> tuple[list[str], list[str]]:

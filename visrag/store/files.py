@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from ..errors import FileChanged, NotFound, StoreError
 from ..records import PageRef
 from .database import Database, mapped
+from .locks import lock_new
 from .segments import sync_folder
 
 if TYPE_CHECKING:
@@ -27,10 +28,11 @@ class Files:
     def __init__(self, folder: Path, database: Database) -> None:
         self._originals = folder / "originals"
         self._images = folder / "images"
+        self._parts = folder / "writers"
         self._database = database
 
     def make_folders(self) -> None:
-        for folder in (self._originals, self._images):
+        for folder in (self._originals, self._images, self._parts):
             folder.mkdir(exist_ok=True)
 
     def put_original(self, path: Path, content: str, link: bool) -> None:
@@ -40,10 +42,15 @@ class Files:
                 raise StoreError(f"{path}: no document of this content was begun in the index")
         if not link and not (self._originals / content).exists():
             with path.open("rb") as source, mapped(self._originals):
-                _put(source, self._originals / content, content)
+                _put(source, self._originals / content, self._parts, content)
         where = os.fsencode(path.absolute()) if link else None
         with self._database.write() as connection:
             connection.execute("INSERT OR REPLACE INTO originals VALUES (?, ?)", (content, where))
+
+    def mend_original(self, path: Path, content: str) -> None:
+        """Write the index's copy of a file anew. Raises FileChanged where ``path`` has another content."""
+        with path.open("rb") as source, mapped(self._originals):
+            _put(source, self._originals / content, self._parts, content)
 
     def original(self, document: str, generation: int | None) -> Path:
         with self._database.read() as connection:
@@ -66,9 +73,10 @@ class Files:
         image.convert("RGB").save(data, kind, quality=85)
         name = f"{hashlib.sha256(data.getvalue()).hexdigest()}.{kind.lower()}"
         with self._database.write() as connection:  # under the lock no one deletes it before it has its row
-            if not (self._images / name).exists():
+            path = self._images / name
+            if not path.exists() or path.read_bytes() != data.getvalue():  # which a flipped byte brings about
                 data.seek(0)
-                _put(data, self._images / name)
+                _put(data, path, self._parts)
             connection.execute("INSERT OR REPLACE INTO images VALUES (?, ?, ?)", (generation, page, name))
 
     def image_path(self, page: PageRef) -> Path | None:
@@ -87,16 +95,15 @@ class Files:
             return
         with self._database.write() as connection:
             for name in originals:
-                content = name.partition(".")[0]  # a copy that was cut short has a suffix
-                if not _used(connection, "generations", "content", content):
-                    connection.execute("DELETE FROM originals WHERE content = ?", (content,))
+                if not _used(connection, "generations", "content", name):
+                    connection.execute("DELETE FROM originals WHERE content = ?", (name,))
                     (self._originals / name).unlink(missing_ok=True)
             for name in images:
                 if not _used(connection, "images", "file", name):
                     (self._images / name).unlink(missing_ok=True)
 
     def names(self) -> tuple[list[str], list[str]]:
-        """The names of all originals and of all images here, those that were cut short too."""
+        """The names of all originals and of all images here."""
         with self._database.read() as connection:
             linked = [content for (content,) in connection.execute("SELECT content FROM originals")]
         return linked + [path.name for path in self._originals.iterdir()], [
@@ -108,11 +115,14 @@ def _used(connection: sqlite3.Connection, table: str, column: str, value: str) -
     return connection.execute(f"SELECT 1 FROM {table} WHERE {column} = ? LIMIT 1", (value,)).fetchone() is not None
 
 
-def _put(source: BinaryIO, path: Path, sha256: str | None = None) -> None:
-    """Copy a file to ``path``, which is there whole or not at all. Raises FileChanged where its hash is another."""
-    part = path.with_name(f"{path.name}.{os.urandom(4).hex()}")
+def _put(source: BinaryIO, path: Path, parts: Path, sha256: str | None = None) -> None:
+    """Copy a file to ``path``, which is there whole or not at all. Raises FileChanged where its hash is another.
+
+    What is being written lies in ``parts``, locked, so that it is swept once its writer has died.
+    """
+    part = parts / os.urandom(8).hex()
     try:
-        with part.open("xb") as target:
+        with open(lock_new(part), "wb") as target:
             hash = hashlib.sha256()
             while chunk := source.read(2**20):
                 hash.update(chunk)
@@ -121,7 +131,7 @@ def _put(source: BinaryIO, path: Path, sha256: str | None = None) -> None:
                 raise FileChanged(f"{getattr(source, 'name', path)}: was changed while it was read: ingest it again")
             target.flush()
             os.fsync(target.fileno())
-        part.replace(path)
+            part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise

@@ -5,14 +5,19 @@ vectors/     segments: int8 codes, append-only, memory-mapped
 originals/   the documents' files by the hash of their content
 images/      page images by the hash of theirs
 waiting/     parcels of documents in the queue
-writers/     an empty, locked file for each process that writes: what one leaves behind is swept when its lock is free
+writers/     a locked file for each process that writes (empty) and for each file that is being written: what one leaves
+             behind is swept when its lock is free
+settings.json   a sealed copy of the settings
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+import struct
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import numpy as np
 
 from ..compress import from_int8
-from ..errors import NotFound, StoreError
+from ..errors import Damaged, NotFound, StoreError
 from ..records import (
     Document,
     EncodedPage,
@@ -37,8 +42,10 @@ from ..records import (
     QueryVectors,
 )
 from . import Generation, Query
-from .compaction import Damage, check, compact, sweep
-from .database import Database, mapped
+from .checksums import SINCE, page_holds, seal_settings, settings_hold
+from .compaction import compact, sweep
+from .damage import COPY, Damage, Found, Told, find_damage, mend, write_copy
+from .database import CURE, Database, mapped, no_room
 from .documents import (
     drop,
     read_documents,
@@ -83,10 +90,12 @@ class LocalStore(LocalWork, LocalFeedback):
         self._writer = os.urandom(8).hex()
 
     @classmethod
-    def open(cls, path: str | Path, create: bool = False) -> Self:
-        """Open the index in a folder; ``create`` makes one that is not there. What killed processes left is swept.
+    def open(cls, path: str | Path, create: bool = False, clean: bool = True) -> Self:
+        """Open the index in a folder; ``create`` makes one that is not there. What killed processes left is swept
+        (``clean``).
 
-        Raises StoreError (not an index, not readable, on a network file system) and IndexMismatch (a newer version).
+        Raises StoreError (not an index, not readable, on a network file system), Damaged and IndexMismatch (a newer
+        version).
         """
         folder = Path(path)
         store = cls(folder, Database(folder / "index.db", create))
@@ -95,8 +104,13 @@ class LocalStore(LocalWork, LocalFeedback):
                 if store._database.writable:
                     store._files.make_folders()
                     store._vectors.mkdir(exist_ok=True)
-                    (folder / "writers").mkdir(exist_ok=True)
-                    sweep(folder, store._database, store._files)
+                    try:
+                        store._copy_settings()
+                        if clean:
+                            sweep(folder, store._database, store._files)
+                    except StoreError as error:
+                        if not no_room(error, folder):  # else there is room for it another time
+                            raise
         except BaseException:
             store.close()
             raise
@@ -133,13 +147,28 @@ class LocalStore(LocalWork, LocalFeedback):
     def settings(self) -> dict[str, Any]:
         with self._database.read() as connection:
             text = connection.execute("SELECT settings FROM state").fetchone()[0]
-        if text != self._settings[0]:  # chance levels and canaries take a while to parse
-            self._settings = text, json.loads(text)
+            if text != self._settings[0]:  # chance levels and canaries take a while to parse
+                if self._database.version >= SINCE and not settings_hold(connection):
+                    raise Damaged(f"{self._database.path}: its settings are damaged: {CURE}")
+                self._settings = text, json.loads(text)
         return self._settings[1]
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
+        text = json.dumps(settings, ensure_ascii=False)
         with self._database.write() as connection:
-            connection.execute("UPDATE state SET settings = ?", (json.dumps(settings, ensure_ascii=False),))
+            connection.execute("UPDATE state SET settings = ?", (text,))
+            seal_settings(connection)
+        with mapped(self.folder / COPY):
+            write_copy(self.folder, text)
+
+    def _copy_settings(self) -> None:
+        """For an index that has none of its settings, which was made by an older version."""
+        if not (self.folder / COPY).exists():
+            with self._database.read() as connection:
+                text = connection.execute("SELECT settings FROM state").fetchone()[0]
+                whole = settings_hold(connection)
+            if whole and text != "{}":
+                write_copy(self.folder, text)
 
     # Writing
 
@@ -331,7 +360,7 @@ class LocalStore(LocalWork, LocalFeedback):
         return levels
 
     def vectors(self, leg: str, page: PageRef) -> PatchVectors | None:
-        """As the protocol says. Raises StoreError, naming the page, where its bytes are damaged."""
+        """As the protocol says. Raises Damaged, naming the page."""
 
         def find() -> PatchVectors | None:
             with self._database.read() as connection:
@@ -348,26 +377,33 @@ class LocalStore(LocalWork, LocalFeedback):
             segment, offset, count, dim, crc, scale, places = row
             try:
                 codes = self._segments.block(segment, offset, (count, dim), crc)
+                return PatchVectors(from_int8(codes, scale), unpack_places(places))
             except SegmentGone:
                 raise
-            except StoreError as error:
-                raise StoreError(f"{page.document}, page {page.page}: {error}; ingest the document again") from error
-            return PatchVectors(from_int8(codes, scale), unpack_places(places))
+            except Damaged as error:
+                raise Damaged(f"{page.document}, page {page.page}: {error}") from error
+            except (ValueError, TypeError, zlib.error, struct.error) as error:
+                raise self._damaged(page) from error
 
         return self._again(find)
 
     def page(self, page: PageRef) -> Page:
         with self._database.read() as connection:
             row = connection.execute(
-                "SELECT p.width, p.height, p.text_source, p.drawn, t.text, t.words FROM generations g "
+                "SELECT p.id, p.width, p.height, p.text_source, p.drawn, t.text, t.words FROM generations g "
                 "JOIN pages p ON p.generation = g.id JOIN page_texts t ON t.page = p.id "
                 "WHERE g.visible AND g.name = ? AND p.number = ?",
                 page,
             ).fetchone()
-        if row is None:
-            raise NotFound(f"the index holds no page {page.page} of {page.document}")
-        width, height, source, drawn, text, words = row
+            if row is None:
+                raise NotFound(f"the index holds no page {page.page} of {page.document}")
+            if self._database.version >= SINCE and not page_holds(connection, row[0]):
+                raise self._damaged(page)
+        _, width, height, source, drawn, text, words = row
         return Page(page.page, width, height, text, unpack_words(text, words), source, drawn)
+
+    def _damaged(self, page: PageRef) -> Damaged:
+        return Damaged(f"{page.document}, page {page.page}: its rows in {self._database.path} are damaged: {CURE}")
 
     # Upkeep
 
@@ -380,8 +416,34 @@ class LocalStore(LocalWork, LocalFeedback):
             return compact(self.folder, self._database, self._files)
 
     def check(self) -> list[Damage]:
-        """Read every page's vectors and compare checksums: what is damaged."""
-        return self._again(lambda: check(self._database, SegmentReader(self._vectors)))
+        """Read everything and compare checksums: what is damaged."""
+        return self.find_damage().damage
+
+    def find_damage(self, start: Callable[[int], None] | None = None, told: Told | None = None) -> Found:
+        """As ``visrag.store.damage`` says."""
+        with mapped(self.folder):
+            return find_damage(self.folder, self._database, start, told)
+
+    def mend(self, found: Found) -> None:
+        """Make good what can be without reading a document again."""
+        mend(self.folder, self._database, found)
+        self._segments.keep(set())
+
+    def mend_original(self, path: Path, content: str) -> None:
+        """Write the index's copy of a file anew. Raises FileChanged where ``path`` has another content."""
+        self._files.mend_original(path, content)
+
+    def is_linked(self, document: str) -> bool:
+        """Whether only the path of a document's file is kept."""
+        with self._database.read() as connection:
+            sql = "SELECT 1 FROM generations JOIN originals USING (content) WHERE visible AND name = ? AND link NOTNULL"
+            return connection.execute(sql, (document,)).fetchone() is not None
+
+    def delete(self, orphans: Sequence[str]) -> None:
+        """Delete files, by their paths under the folder, that nothing needs."""
+        with mapped(self.folder):
+            for path in (self.folder / name for name in orphans):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     @contextmanager
     def _appended(self, packed: Sequence[PackedPage]) -> Iterator[list[dict[str, Location]]]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 
+from .checksums import SINCE, seal_all
+
 APPLICATION = 0x76697361  # "visa": tells an index from other SQLite files
 
 MIGRATIONS = (
@@ -85,6 +87,12 @@ MIGRATIONS = (
         reviewer TEXT NOT NULL, verdict TEXT, note TEXT NOT NULL, time REAL NOT NULL,
         PRIMARY KEY (review, question, document, page, reviewer)) WITHOUT ROWID;
     """,
+    """
+    -- See visrag.store.checksums.
+    ALTER TABLE state ADD COLUMN crc INTEGER;
+    ALTER TABLE generations ADD COLUMN facts TEXT;
+    ALTER TABLE pages ADD COLUMN crc INTEGER;
+    """,
 )
 
 
@@ -92,6 +100,9 @@ def migrate(connection: sqlite3.Connection) -> None:
     """Bring an index, or an empty file, to the newest form; each step is one transaction."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        connection.executescript(
-            f"BEGIN IMMEDIATE; {script}; PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {number}; COMMIT;"
-        )
+        connection.executescript(f"BEGIN IMMEDIATE; {script};")
+        if number == SINCE:
+            seal_all(connection)
+        connection.execute(f"PRAGMA application_id = {APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {number}")
+        connection.execute("COMMIT")

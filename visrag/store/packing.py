@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..compress import to_int8
 from ..errors import PageRefused
-from ..fulltext import terms
+from ..fulltext import phrases, terms
 from ..records import BOX_UNITS, EncodedPage, Places, Word
 
 
@@ -34,6 +34,7 @@ class PackedPage(NamedTuple):
     text: str
     words: bytes
     terms: list[str]
+    phrases: list[str]
     legs: Mapping[str, PackedLeg]
 
 
@@ -55,7 +56,8 @@ def pack(document: str, encoded: EncodedPage) -> PackedPage:
     except ValueError as error:  # UnicodeEncodeError is one, too
         raise PageRefused(document, page.number, f"cannot be stored: {error}") from error
     size = (page.width, page.height)
-    return PackedPage(page.number, size, page.text_source, page.drawn, page.text, words, terms(page.text), legs)
+    matched = terms(page.text), phrases(page.text)
+    return PackedPage(page.number, size, page.text_source, page.drawn, page.text, words, *matched, legs)
 
 
 def pack_words(text: str, words: tuple[Word, ...]) -> bytes:

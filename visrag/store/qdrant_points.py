@@ -27,6 +27,7 @@ import numpy as np
 from qdrant_client import models
 
 from ..compress import from_int8
+from ..fulltext import PHRASE
 from ..records import EncodedPage, Filter, Floats, Page, PageRef, Places
 from .packing import PackedPage, pack, unpack_places, unpack_words
 from .tables import K1, B
@@ -69,7 +70,7 @@ class PagePoint:
         packed = pack(document, encoded)
         self.number = packed.number
         self.id = page_id(generation, packed.number)
-        self.vectors: dict[str, Floats | models.SparseVector] = {FULLTEXT: weights(packed.terms)}
+        self.vectors: dict[str, Floats | models.SparseVector] = {FULLTEXT: weights(packed.terms, packed.phrases)}
         self.legs: dict[str, tuple[int, int]] = {}
         for name, leg in packed.legs.items():
             vectors = from_int8(leg.codes, leg.scale)
@@ -144,12 +145,15 @@ def pooled(vectors: Floats, places: Places) -> Floats:
     return np.concatenate([*means, vectors[rest]]).astype(np.float32)
 
 
-def weights(terms: Sequence[str]) -> models.SparseVector:
-    """A page's terms with their weight in BM25, but for the idf."""
+def weights(terms: Sequence[str], phrases: Sequence[str]) -> models.SparseVector:
+    """A page's terms and phrases with their weight in BM25, but for the idf."""
     norm = K1 * (1 - B + B * len(terms) / MEAN_LENGTH)
-    counts = term_counts(terms)
-    values = [count * (K1 + 1) / (count + norm) for count in counts.values()]
-    return models.SparseVector(indices=list(counts), values=values)
+    values: dict[int, float] = {}
+    for found, times in ((term_counts(terms), 1.0), (term_counts(phrases), PHRASE)):
+        for index, count in found.items():
+            values[index] = values.get(index, 0.0) + times * count * (K1 + 1) / (count + norm)
+    indices = sorted(values)
+    return models.SparseVector(indices=indices, values=[values[index] for index in indices])
 
 
 def term_counts(terms: Iterable[str]) -> dict[int, int]:

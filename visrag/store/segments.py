@@ -12,6 +12,7 @@ stays theirs, and a file that is gone has moved (the rows say where to).
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 import threading
@@ -22,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import StoreError
+from ..errors import Damaged, StoreError
 from .locks import lock_new, try_lock
 
 MAGIC = b"VISRAGSG"
@@ -32,6 +33,7 @@ ALIGN = 64
 HEADER = struct.pack("<8sHH52x", MAGIC, VERSION, INT8)
 LIMIT = 256 * 2**20
 SUFFIX = ".seg"
+CURE = "visrag check --repair makes good what it can"
 
 
 class Location(NamedTuple):
@@ -42,7 +44,7 @@ class Location(NamedTuple):
     crc: int
 
 
-class SegmentGone(StoreError):
+class SegmentGone(Damaged):
     """Raised when a segment is not there: compaction moved its blocks, or it was deleted."""
 
 
@@ -132,30 +134,32 @@ class SegmentWriter:
 class SegmentReader:
     """Maps segments into memory, each once. For use from several threads."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, headers: bool = True) -> None:
+        """``headers``: whether a segment whose header is not known is refused."""
         self._folder = folder
+        self._headers = headers
         self._maps: dict[str, NDArray[np.int8]] = {}
         self._lock = threading.Lock()
 
     def buffer(self, name: str, end: int) -> NDArray[np.int8]:
-        """A segment's bytes as int8, at least ``end`` of them. Raises SegmentGone; StoreError where it is too short."""
+        """A segment's bytes as int8, at least ``end`` of them. Raises SegmentGone; Damaged where it is too short."""
         path = self._folder / name
         with self._lock:
             found = self._maps.get(name)
             if found is None or len(found) < end:
-                found = self._maps[name] = _map(path)
+                found = self._maps[name] = _map(path, self._headers)
         if len(found) < end:
-            raise StoreError(
-                f"{path} is damaged: it ends at byte {len(found)}, before a block that ends at {end}; ingest again"
-            )
+            raise Damaged(f"{path} is damaged: it ends at byte {len(found)}, before a block that ends at {end}: {CURE}")
         return found
 
     def block(self, name: str, offset: int, shape: tuple[int, int], crc: int) -> NDArray[np.int8]:
-        """One block, (n, dim) int8, if its checksum is right. Raises SegmentGone; StoreError where it is damaged."""
+        """One block, (n, dim) int8, if its checksum is right. Raises SegmentGone; Damaged."""
         end = offset + shape[0] * shape[1]
+        if offset < ALIGN or min(shape) < 1:
+            raise Damaged(f"{self._folder.parent / 'index.db'} is damaged: where vectors lie is no place: {CURE}")
         data = self.buffer(name, end)[offset:end]
         if zlib.crc32(data.data) != crc:
-            raise StoreError(f"{self._folder / name} is damaged between bytes {offset} and {end}")
+            raise Damaged(f"{self._folder / name} is damaged between bytes {offset} and {end}: {CURE}")
         return data.reshape(shape)
 
     def keep(self, names: set[str]) -> None:
@@ -164,17 +168,28 @@ class SegmentReader:
             self._maps = {name: data for name, data in self._maps.items() if name in names}
 
 
-def _map(path: Path) -> NDArray[np.int8]:
+def mend_header(path: Path) -> None:
+    """Write a segment's header anew, once no one appends to it."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _write(descriptor, memoryview(HEADER), 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _map(path: Path, header: bool) -> NDArray[np.int8]:
     try:
         data = np.memmap(path, np.int8, "r")
     except FileNotFoundError as error:
-        raise SegmentGone(f"{path} is missing: restore it from a copy, or ingest again") from error
+        raise SegmentGone(f"{path} is missing: restore it from a copy; else {CURE}") from error
     except ValueError as error:  # an empty file
-        raise StoreError(f"{path} is damaged: it is empty; ingest again") from error
+        raise Damaged(f"{path} is damaged: it is empty: {CURE}") from error
     except OSError as error:
         raise StoreError(f"{path} could not be read: {error.strerror}; check the disk") from error
-    if bytes(data[: len(HEADER)]) != HEADER:
-        raise StoreError(f"{path} is damaged, or was made by a newer version of visrag: its header is not known")
+    if header and bytes(data[: len(HEADER)]) != HEADER:
+        raise Damaged(f"{path} is damaged, or was made by a newer version of visrag: its header is not known: {CURE}")
     return data.view(np.ndarray)
 
 

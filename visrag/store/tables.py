@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import StoreError
+from ..errors import Damaged, StoreError
+from ..fulltext import weight
 from ..maxsim import Block, score_pages
 from ..records import Filter, Floats, PageRef, QueryVectors
-from .segments import SegmentReader
+from .segments import ALIGN, CURE, SegmentReader
 
 Rows = NDArray[np.int64]
 
@@ -119,6 +120,8 @@ class PageTable:
         kept = np.flatnonzero(rows >= 0)
         kept = kept[np.argsort(rows[kept])]
         ids = np.array(list(names), np.int64)
+        if len(kept) and not _are_places(segment[kept], offset[kept], count[kept], ids):
+            raise Damaged(f"index.db is damaged: where vectors lie is no place: {CURE}")
         return LegTable(
             rows[kept],
             tuple(names.values()),
@@ -171,8 +174,9 @@ class PageTable:
     def bm25(self, connection: sqlite3.Connection, term: str) -> tuple[Rows, Floats]:
         """The rows of the pages that hold a term, ascending, and its BM25 in each, over all visible pages.
 
-        idf × tf × (k1 + 1) / (tf + k1 × (1 − b + b × length / mean length)), with Lucene's idf,
-        ln(1 + (N − n + ½) / (n + ½)): unlike FTS5's own it is positive for a term that is in most pages.
+        weight × idf × tf × (k1 + 1) / (tf + k1 × (1 − b + b × length / mean length)), with Lucene's idf,
+        ln(1 + (N − n + ½) / (n + ½)): unlike FTS5's own it is positive for a term that is in most pages. The weight is
+        that of ``fulltext.weight``; a page's length counts no phrases.
         """
         if term not in self.postings:
             sql = "SELECT doc, count(*) FROM fulltext_terms WHERE term = ? GROUP BY doc"
@@ -182,17 +186,27 @@ class PageTable:
             rows, tf = rows[order], counts[order].astype(np.float64)
             idf = math.log(1 + (len(self.ids) - len(rows) + 0.5) / (len(rows) + 0.5))
             share = self.lengths[rows] / max(1.0, self.lengths.mean()) if len(rows) else tf
-            scores = idf * tf * (K1 + 1) / (tf + K1 * (1 - B + B * share))
+            scores = weight(term) * idf * tf * (K1 + 1) / (tf + K1 * (1 - B + B * share))
             if sum(len(found) for found, _ in list(self.postings.values())) > 4_000_000:
                 self.postings.clear()
             self.postings[term] = rows, scores.astype(np.float32)
         return self.postings[term]
 
 
+def _are_places(segment: Rows, offset: Rows, count: Rows, segments: Rows) -> bool:
+    """Whether rows that say where vectors lie can be true."""
+    if any(column.dtype.kind != "i" for column in (segment, offset, count)) or not np.isin(segment, segments).all():
+        return False
+    return bool(offset.min() >= ALIGN and offset.max() < 2**48 and count.min() >= 1 and count.max() < 2**32)
+
+
 def _columns(cursor: sqlite3.Cursor, width: int) -> list[Rows]:
-    """A query's rows as one array a column: int64, or float64 where a value is no integer."""
+    """A query's rows as one array a column: int64, or float64 where a value is no integer. Raises Damaged."""
     rows = cursor.fetchall()
     if not rows:
         return [np.zeros(0, np.int64)] * width
     columns = [np.array(column) for column in zip(*rows, strict=True)]
-    return [column if column.dtype.kind == "i" else column.astype(np.float64) for column in columns]
+    try:
+        return [column if column.dtype.kind == "i" else column.astype(np.float64) for column in columns]
+    except (TypeError, ValueError) as error:
+        raise Damaged(f"index.db is damaged: what should be a number is none ({error}): {CURE}") from error

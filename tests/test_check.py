@@ -1,0 +1,379 @@
+"""visrag check: damage is found, named and repaired, and the index is as it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+from checkpoints import make_checkpoint
+from click.testing import CliRunner
+from flips import SETTINGS, compare, damage, make_documents, make_index, outcome
+from test_ingest import NO_OCR, pdf
+
+from visrag import Index, IngestSettings, StoreError, UsageError
+from visrag.check import Check
+from visrag.cli import main
+from visrag.errors import Damaged
+from visrag.store.damage import COPY
+from visrag.store.local import LocalStore
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an index (reference), its documents (away, not where they came from) and its model. Not to be
+    changed."""
+    work = tmp_path_factory.mktemp("made")
+    model = make_checkpoint("ColBERT", work / "model")
+    make_index(work / "reference", make_documents(work / "in"), model)
+    (work / "in").rename(work / "away")
+    return work
+
+
+@pytest.fixture
+def reference(made: Path) -> Path:
+    return made / "reference"
+
+
+@pytest.fixture
+def path(tmp_path: Path, reference: Path) -> Path:
+    """A copy, to be damaged."""
+    return Path(shutil.copytree(reference, tmp_path / "index"))
+
+
+def checked(path: Path, repair: bool = False) -> Check:
+    with Index(path, device="cpu") as index:
+        return index.check(repair, settings=SETTINGS)
+
+
+def execute(path: Path, sql: str, *values: object) -> None:
+    """Change an index behind its back."""
+    with closing(sqlite3.connect(path / "index.db")) as connection:
+        connection.execute(sql, values)
+        connection.commit()
+
+
+def flip(file: Path, offset: int) -> None:
+    data = bytearray(file.read_bytes())
+    data[offset] ^= 0x10
+    file.write_bytes(data)
+
+
+def assert_repaired(path: Path, reference: Path) -> None:
+    """What a repair leaves: nothing damaged, and everything as it was."""
+    again = checked(path)
+    assert (again.damage, again.orphans) == ([], [])
+    assert compare(path, reference).problems == []
+
+
+def command(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def test_a_whole_index_is_clean(path: Path) -> None:
+    found = checked(path)
+    assert (found.documents, found.pages, found.damage, found.orphans, found.notes) == (6, 16, [], [], [])
+    code, out = command("check", "--index", path, "--json")
+    assert code == 0
+    assert json.loads(out) | {"seconds": 0} == {
+        "documents": 6, "pages": 16, "damage": [], "orphans": [], "notes": [], "seconds": 0,
+    }  # fmt: skip
+
+
+def test_vectors_that_are_damaged_are_named_and_come_back_as_they_were(path: Path, reference: Path) -> None:
+    (segment,) = (path / "vectors").iterdir()
+    with LocalStore.open(path) as store, store._database.read() as connection:
+        sql = (
+            "SELECT offset FROM generations g JOIN pages p ON generation = g.id JOIN page_vectors ON page = p.id "
+            "WHERE name = 'paper-2.pdf' AND number = 3"
+        )
+        ((offset,),) = connection.execute(sql)
+    flip(segment, offset + 7)
+    with (
+        Index(path, device="cpu") as index,
+        pytest.raises(Damaged, match=r"paper-2\.pdf, page 3.*visrag check --repair"),
+    ):
+        index.search("paper-2 page 3 of 4", documents=["paper-2.pdf"])
+    code, out = command("check", "--index", path, "--json")
+    (found,) = json.loads(out)["damage"]
+    assert code == 1
+    assert (found["document"], found["page"], found["file"]) == ("paper-2.pdf", 3, f"vectors/{segment.name}")
+    assert found["repaired"] is False
+    code, out = command("check", "--index", path, "--repair", "--json")
+    (found,) = json.loads(out)["damage"]
+    assert (code, found["repaired"]) == (0, True)
+    assert_repaired(path, reference)
+
+
+@pytest.mark.parametrize("cut", [0, 30, 64, 1500, -100])
+def test_a_segment_cut_at_any_byte(path: Path, reference: Path, cut: int) -> None:
+    (segment,) = (path / "vectors").iterdir()
+    os.truncate(segment, cut % segment.stat().st_size)
+    with Index(path, device="cpu") as index, pytest.raises(Damaged, match="damaged"):
+        index.search("trams", rank="maxsim")
+    found = checked(path, repair=True)
+    assert found.damage
+    assert {each.document for each in found.damage if each.kind == "page"} <= {d.name for d in Index(path).documents()}
+    assert found.left == []
+    assert_repaired(path, reference)
+
+
+def test_a_segment_whose_header_is_damaged_or_which_is_missing(path: Path, reference: Path) -> None:
+    (segment,) = (path / "vectors").iterdir()
+    flip(segment, 3)
+    assert [(each.kind, each.file) for each in checked(path).damage] == [("segment", f"vectors/{segment.name}")]
+    assert checked(path, repair=True).left == []
+    assert_repaired(path, reference)
+    segment.unlink()
+    found = checked(path, repair=True)
+    assert (len(found.damage), found.left) == (16, [])
+    assert_repaired(path, reference)
+
+
+PAGES = [
+    "UPDATE page_texts SET text = text || '.' WHERE page = 3",
+    "UPDATE page_texts SET words = zeroblob(40) WHERE page = 10",
+    "UPDATE page_texts SET text = CAST(x'ff41' AS TEXT) WHERE page = 5",
+    "UPDATE page_vectors SET scale = scale * 2 WHERE page = 6",
+    "UPDATE page_texts SET terms = terms || ' walrus' WHERE page = 7",
+    "UPDATE places SET data = x'00' WHERE page = 8",
+    "DELETE FROM page_texts WHERE page = 9",
+]
+DOCUMENTS = [
+    "UPDATE generations SET name = 'papir-1.pdf' WHERE name = 'paper-1.pdf'",
+    "UPDATE generations SET content = 'x' WHERE name = 'paper-2.pdf'",
+    "UPDATE generations SET facts = replace(facts, 'paper', 'papir') WHERE name = 'paper-3.pdf'",
+    "UPDATE generations SET visible = 0 WHERE name = 'chart.pdf'",
+    "UPDATE tags SET value = '2034' WHERE value = 'notes'",
+    "DELETE FROM images",
+]
+
+
+@pytest.mark.parametrize(
+    ("sql", "kind", "count"),
+    [
+        (PAGES, "page", 7),
+        (["UPDATE page_vectors SET offset = offset + 64 WHERE page = 3"], "page", 1),
+        (["UPDATE page_vectors SET offset = -5 WHERE page = 3"], "page", 1),
+        (["UPDATE page_vectors SET count = 1 << 40 WHERE page = 3"], "page", 2),  # its row, and its block
+        (["DELETE FROM pages WHERE id = 3"], "page", 1),
+        (["INSERT INTO fulltext (fulltext) VALUES ('delete-all')"], "fulltext", 1),
+        (["UPDATE fulltext_data SET block = zeroblob(30) WHERE id > 10"], "fulltext", 1),
+        (DOCUMENTS, "document", 6),
+        (["UPDATE generations SET name = CAST(x'ff41' AS TEXT) WHERE name = 'paper-1.pdf'"], "document", 1),
+        (["UPDATE state SET settings = replace(settings, '0.1', '0.7')"], "settings", 1),
+        (["UPDATE state SET settings = substr(settings, 2)"], "settings", 1),
+        (["DELETE FROM segments"], "database", 16),
+    ],
+)
+def test_rows_that_are_damaged_are_found_and_made_good(
+    path: Path, reference: Path, sql: list[str], kind: str, count: int
+) -> None:
+    for each in sql:
+        execute(path, each)
+    with Index(path, device="cpu") as index:  # an answer or an error of ours
+        for rank in ("fulltext", "maxsim"):
+            with suppress(StoreError):
+                index.search("trams of the region", rank=rank)  # type: ignore[arg-type]
+    found = checked(path)
+    assert len([each for each in found.damage if each.kind == kind]) == count
+    assert all(each.file for each in found.damage)
+    assert checked(path, repair=True).left == []
+    assert_repaired(path, reference)
+
+
+def test_a_database_that_is_damaged_empty_or_missing_is_an_error_that_names_it(path: Path, tmp_path: Path) -> None:
+    database = path / "index.db"
+    whole = database.read_bytes()
+    for data in (b"", b"\0" * len(whole), whole[: len(whole) // 2], None):
+        database.unlink() if data is None else database.write_bytes(data)
+        for arguments in (["search", "trams", "--rank", "fulltext"], ["ingest", str(pdf(tmp_path / "a.pdf", "x"))]):
+            code, out = command(*arguments, "--index", path)
+            assert code == 2
+            assert f"visrag: {database}" in out
+            assert "visrag check --repair" in out
+        code, out = command("check", "--index", path)
+        assert code == 1
+        assert "index.db" in out
+    assert len(list((path / "originals").iterdir())) == 6
+
+
+@pytest.mark.parametrize("offset", [0, 17, 60, 4096, 4096 * 7 + 3])
+def test_a_database_that_sqlite_cannot_read_is_made_anew(path: Path, reference: Path, offset: int) -> None:
+    database = path / "index.db"
+    data = bytearray(database.read_bytes())
+    data[offset : offset + 40] = os.urandom(40)
+    database.write_bytes(data)
+    found = checked(path, repair=True)
+    assert found.left == [], found.notes
+    assert_repaired(path, reference)
+
+
+def test_of_a_database_cut_in_half_the_documents_come_back(path: Path, reference: Path) -> None:
+    os.truncate(path / "index.db", (path / "index.db").stat().st_size // 2 + 100)
+    found = checked(path, repair=True)
+    assert found.left == [], found.notes
+    with LocalStore.open(path) as store, LocalStore.open(reference) as whole:
+        contents = [sorted(d.content for d in opened.documents()) for opened in (store, whole)]
+    assert contents[0] == contents[1]
+
+
+def test_without_a_database_the_originals_are_ingested_anew(path: Path, reference: Path) -> None:
+    (path / "index.db").unlink()
+    found = checked(path, repair=True)
+    assert found.left == []
+    assert sum("its name, tags and settings are lost" in note for note in found.notes) == 6
+    with LocalStore.open(path) as store, LocalStore.open(reference) as whole:
+        assert sorted(d.content for d in store.documents()) == sorted(d.content for d in whole.documents())
+        assert store.settings() == whole.settings()  # from their copy
+    with Index(path, device="cpu") as index:
+        assert index.search("paper-3 page 2 of 4", rank="fulltext")
+
+
+def test_an_index_that_another_process_has_open_is_not_made_anew(path: Path) -> None:
+    database = path / "index.db"
+    script = "import sys, sqlite3; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM state').fetchall(); "
+    script += "print('open', flush=True); sys.stdin.readline()"
+    started = [sys.executable, "-c", script, str(database)]
+    with subprocess.Popen(started, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        execute(path, "UPDATE pages SET generation = 999 WHERE id = 3")
+        with pytest.raises(StoreError, match="open in another process"):
+            checked(path, repair=True)
+        other.communicate(b"\n")
+    assert checked(path, repair=True).left == []
+
+
+def test_originals_and_pictures(path: Path, reference: Path, made: Path) -> None:
+    for folder in ("originals", "images"):
+        for file in sorted((path / folder).iterdir())[:2]:
+            flip(file, 20)
+    found = checked(path)
+    assert sorted(each.kind for each in found.damage) == ["image", "image", "original", "original"]
+    assert all(each.document and each.file for each in found.damage)
+    with Index(path, device="cpu") as index, pytest.raises(StoreError, match=r"images/.*visrag check --repair"):
+        index.page_image("locked.pdf", 1)
+    found = checked(path, repair=True)
+    assert {each.kind for each in found.left} == {"original"}
+    assert sum("put the file back there" in note for note in found.notes) == 2
+    (made / "away").rename(made / "in")
+    try:
+        assert checked(path, repair=True).left == []
+    finally:
+        (made / "in").rename(made / "away")
+    assert_repaired(path, reference)
+
+
+def test_what_cannot_be_repaired_is_said_with_what_to_do(path: Path) -> None:
+    (segment,) = (path / "vectors").iterdir()
+    os.truncate(segment, 64)
+    for original in (path / "originals").iterdir():
+        original.unlink()
+    code, out = command("check", "--index", path, "--repair")
+    assert code == 1
+    assert "paper-1.pdf: its pages are damaged and its file is gone: ingest it anew, or remove it" in out
+
+
+def test_a_locked_document_is_read_again_with_its_password(path: Path, reference: Path) -> None:
+    execute(path, "UPDATE page_texts SET text = 'x' WHERE page IN (SELECT p.id FROM pages p JOIN generations g "
+            "ON g.id = p.generation WHERE name = 'locked.pdf')")  # fmt: skip
+    with Index(path, device="cpu") as index:
+        found = index.check(repair=True)
+        assert {each.document for each in found.left} == {"locked.pdf"}
+        assert any("password" in note for note in found.notes)
+    code, _ = command("check", "--index", path, "--repair", "--password", SETTINGS.passwords[0])
+    assert code == 0
+    assert_repaired(path, reference)
+
+
+def test_files_that_nothing_needs_are_told_and_deleted(path: Path, reference: Path) -> None:
+    orphans = ["images/0.webp", "originals/0123", "originals/0123.4567", "vectors/0.seg", "writers/0"]
+    for orphan in orphans:
+        (path / orphan).write_bytes(b"left")
+    code, out = command("check", "--index", path, "--json")
+    assert (code, json.loads(out)["orphans"]) == (0, orphans)
+    code, out = command("check", "--index", path, "--repair", "--json")
+    assert (code, json.loads(out)["orphans"]) == (0, orphans)
+    assert_repaired(path, reference)
+
+
+def test_a_document_comes_back_with_the_settings_that_it_was_made_with(tmp_path: Path, made: Path) -> None:
+    linked, copied = pdf(tmp_path / "linked.pdf", "walrus"), pdf(tmp_path / "copied.pdf", "heron")
+    with Index(tmp_path / "index", text=str(made / "model"), device="cpu") as index:
+        index.ingest(linked, settings=IngestSettings(ocr="off", jobs=1, link=True), tags={"a": "b"})
+        index.ingest(copied, settings=IngestSettings(ocr="always", renderer="poppler", route="text", jobs=1))
+        before = index.documents()
+    copied.unlink()
+    (segment,) = (tmp_path / "index" / "vectors").iterdir()
+    os.truncate(segment, 64)
+    shutil.copytree(tmp_path / "index", tmp_path / "damaged")
+    found = checked(tmp_path / "index", repair=True)
+    assert (len(found.damage), found.left, found.notes) == (2, [], [])
+    with Index(tmp_path / "index", device="cpu") as index:
+        assert index.documents() == before
+        assert index.ingest(linked, settings=IngestSettings(ocr="off", jobs=1, link=True)).unchanged == 1
+    assert len(list((tmp_path / "index" / "originals").iterdir())) == 1  # none of the linked one
+    pdf(linked, "another")
+    found = checked(tmp_path / "damaged", repair=True)
+    assert [each.document for each in found.left] == ["linked.pdf"]
+
+
+def test_the_settings_have_a_copy(path: Path, reference: Path) -> None:
+    (path / COPY).unlink()
+    assert checked(path).damage == []  # made by an older version: there is one now
+    flip(path / COPY, 100)
+    assert [each.file for each in checked(path).damage] == [COPY]
+    assert checked(path, repair=True).left == []
+    assert (path / COPY).read_bytes() == (reference / COPY).read_bytes()
+
+
+def test_an_index_on_qdrant_is_not_checked() -> None:
+    with pytest.raises(UsageError, match="Qdrant"):
+        Index("qdrant://127.0.0.1:1/x").check()
+
+
+def test_retry_keeps_where_a_document_came_from(tmp_path: Path, made: Path) -> None:
+    file = pdf(tmp_path / "a.pdf", "walrus")
+    with Index(tmp_path / "index", text=str(made / "model"), device="cpu") as index:
+        index.ingest(file, settings=NO_OCR)
+        execute(tmp_path / "index", "INSERT INTO failures SELECT id, 2, 'timeout', 'x' FROM generations")
+        file.unlink()
+        assert index.retry(settings=NO_OCR).failures == []
+        assert index.documents()[0].path == str(file)
+
+
+def test_flipped_bytes_anywhere_are_found_or_harmless(reference: Path, tmp_path: Path) -> None:
+    """As many as are quick, without repairs: the index is as it was, or a check says that it is not."""
+    chance = random.Random(5)
+    for number in range(60):
+        copy = Path(shutil.copytree(reference, tmp_path / str(number)))
+        where = damage(copy, chance)
+        try:
+            with LocalStore.open(copy, clean=False) as store:
+                found = store.find_damage().damage
+        except Damaged:
+            continue
+        if not found:
+            assert compare(copy, reference).problems == [], where
+        shutil.rmtree(copy)
+
+
+@pytest.mark.slow
+def test_flipped_bytes_anywhere_are_repaired(reference: Path, made: Path, tmp_path: Path) -> None:
+    chance = random.Random(7)
+    for number in range(8):
+        copy = Path(shutil.copytree(reference, tmp_path / str(number)))
+        found = outcome(copy, reference, made / "in", damage(copy, chance))
+        assert found.problems == [], found.where
+        shutil.rmtree(copy)

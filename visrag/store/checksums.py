@@ -1,0 +1,121 @@
+"""Checksums of an index's rows: whether what SQLite gives back is what was written.
+
+SQLite finds damage to its own structure only: a text of which a byte flips on the disk is a text like any other. So
+each page has a checksum of its rows, and each document a sealed copy of its own (``facts``), from which they can be
+restored. What a transaction writes it seals.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable, Mapping
+from sqlite3 import Connection
+from typing import Any
+
+SINCE = 4  # the migration that brought them
+
+_COLUMNS = ("name", "content", "settings", "media_type", "state", "pages", "indexed", "failed", "path", "renderer")
+_PAGE = (
+    "SELECT p.generation, p.number, p.width, p.height, CAST(p.text_source AS BLOB), p.drawn, p.length, "
+    "CAST(t.text AS BLOB), t.words, CAST(t.terms AS BLOB) "
+    "FROM pages p LEFT JOIN page_texts t ON t.page = p.id WHERE p.id = ?"
+)
+_LEGS = (
+    "SELECT CAST(l.name AS BLOB), l.dim, v.count, v.scale, v.crc, v.chance, x.data FROM page_vectors v "
+    "JOIN legs l ON l.id = v.leg LEFT JOIN places x ON x.page = v.page AND x.leg = v.leg WHERE v.page = ? ORDER BY 1"
+)
+_LISTS = {
+    "tags": "SELECT key, value FROM tags WHERE generation = ? ORDER BY key",
+    "failures": "SELECT page, reason, message FROM failures WHERE generation = ? ORDER BY ifnull(page, 0)",
+    "images": "SELECT page, file FROM images WHERE generation = ? ORDER BY page",
+}
+
+
+def checksum(values: Iterable[object]) -> int:
+    """The crc32 of a row's values: integers, floats, texts, bytes and None."""
+    crc = 0
+    for value in values:
+        data = value if isinstance(value, bytes) else repr(value).encode("utf-8", "surrogatepass")
+        crc = zlib.crc32(data, zlib.crc32(b"%d " % len(data), crc))
+    return crc
+
+
+def page_checksum(connection: Connection, page: int) -> int:
+    """Of all rows of a page, but for where its vectors lie, which compaction changes and their own checksum proves."""
+    rows = [*connection.execute(_PAGE, (page,)), *connection.execute(_LEGS, (page,))]
+    return checksum(value for row in rows for value in row)
+
+
+def seal_page(connection: Connection, page: int) -> None:
+    connection.execute("UPDATE pages SET crc = ? WHERE id = ?", (page_checksum(connection, page), page))
+
+
+def read_facts(connection: Connection, generation: int) -> dict[str, Any]:
+    """A document's rows: its columns by name, its tags, failures and images as lists of rows."""
+    sql = f"SELECT {', '.join(_COLUMNS)} FROM generations WHERE id = ?"
+    found = dict(zip(_COLUMNS, connection.execute(sql, (generation,)).fetchone(), strict=True))
+    path = found["path"]
+    found["path"] = path.decode("latin-1") if isinstance(path, bytes) else path
+    for name, rows in _LISTS.items():
+        found[name] = [list(row) for row in connection.execute(rows, (generation,))]
+    return found
+
+
+def seal_document(connection: Connection, generation: int) -> None:
+    text = sealed(json.dumps(read_facts(connection, generation)))
+    connection.execute("UPDATE generations SET facts = ? WHERE id = ?", (text, generation))
+
+
+def restore_facts(connection: Connection, generation: int, facts: Mapping[str, Any]) -> None:
+    """The inverse of ``read_facts``."""
+    columns = ", ".join(f"{name} = ?" for name in _COLUMNS)
+    values = [facts["path"].encode("latin-1") if name == "path" else facts[name] for name in _COLUMNS]
+    connection.execute(f"UPDATE generations SET {columns} WHERE id = ?", (*values, generation))
+    for name in _LISTS:
+        connection.execute(f"DELETE FROM {name} WHERE generation = ?", (generation,))
+        for row in facts[name]:
+            marks = ", ".join("?" * (1 + len(row)))
+            connection.execute(f"INSERT INTO {name} VALUES ({marks})", (generation, *row))
+
+
+def seal_all(connection: Connection) -> None:
+    """Seal what has no checksum: the rows of an older index."""
+    for (page,) in connection.execute("SELECT id FROM pages WHERE crc IS NULL").fetchall():
+        seal_page(connection, page)
+    for (generation,) in connection.execute("SELECT id FROM generations WHERE visible AND facts IS NULL").fetchall():
+        seal_document(connection, generation)
+    seal_settings(connection)
+
+
+def page_holds(connection: Connection, page: int) -> bool:
+    """Whether the rows of a page are as they were written; true where that was not noted."""
+    noted = connection.execute("SELECT crc FROM pages WHERE id = ?", (page,)).fetchone()[0]
+    return noted is None or noted == page_checksum(connection, page)
+
+
+def seal_settings(connection: Connection) -> None:
+    connection.execute("UPDATE state SET crc = ?", (_settings_checksum(connection),))
+
+
+def settings_hold(connection: Connection) -> bool:
+    """Whether the settings are as they were written."""
+    noted = connection.execute("SELECT crc FROM state").fetchone()
+    return noted is not None and noted[0] == _settings_checksum(connection)
+
+
+def _settings_checksum(connection: Connection) -> int:
+    return checksum(connection.execute("SELECT CAST(settings AS BLOB) FROM state").fetchone() or ())
+
+
+def sealed(text: str) -> str:
+    """A text with its checksum before it."""
+    return f"{zlib.crc32(text.encode()):08x} {text}"
+
+
+def unsealed(text: str | None) -> str | None:
+    """The inverse of ``sealed``; None for what is damaged."""
+    if text is None:
+        return None
+    _, _, inner = text.partition(" ")
+    return inner if sealed(inner.encode("utf-8", "replace").decode()) == text else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -22,7 +23,9 @@ from visrag import Index, IngestSettings, StoreError, UsageError
 from visrag.check import Check
 from visrag.cli import main
 from visrag.errors import Damaged
+from visrag.store.checksums import sealed
 from visrag.store.damage import COPY
+from visrag.store.database import alone
 from visrag.store.local import LocalStore
 
 
@@ -174,6 +177,11 @@ DOCUMENTS = [
         (["UPDATE state SET settings = replace(settings, '0.1', '0.7')"], "settings", 1),
         (["UPDATE state SET settings = substr(settings, 2)"], "settings", 1),
         (["DELETE FROM segments"], "database", 16),
+        (["UPDATE segments SET name = 'x' || name"], "page", 16),
+        (["UPDATE generations SET name = CAST(name AS BLOB)"], "database", 1),  # as one bit makes of it
+        (["UPDATE generations SET content = CAST(content AS BLOB), facts = CAST(facts AS BLOB)"], "database", 2),
+        (["UPDATE segments SET name = CAST(name AS BLOB)", "UPDATE legs SET name = CAST(name AS BLOB)"], "database", 2),
+        (["UPDATE page_texts SET words = CAST(words AS TEXT) WHERE page = 5"], "page", 1),
     ],
 )
 def test_rows_that_are_damaged_are_found_and_made_good(
@@ -238,6 +246,7 @@ def test_without_a_database_the_originals_are_ingested_anew(path: Path, referenc
         assert store.settings() == whole.settings()  # from their copy
     with Index(path, device="cpu") as index:
         assert index.search("paper-3 page 2 of 4", rank="fulltext")
+        assert {Path(each.path).parent for each in index.documents()} == {path.resolve() / "originals"}
 
 
 def test_an_index_that_another_process_has_open_is_not_made_anew(path: Path) -> None:
@@ -248,6 +257,9 @@ def test_an_index_that_another_process_has_open_is_not_made_anew(path: Path) -> 
     with subprocess.Popen(started, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         other.stdout.readline()
+        (path / "images" / "0.webp").write_bytes(b"left")  # a repair of any kind
+        with pytest.raises(StoreError, match="open in another process"):
+            checked(path, repair=True)
         execute(path, "UPDATE pages SET generation = 999 WHERE id = 3")
         with pytest.raises(StoreError, match="open in another process"):
             checked(path, repair=True)
@@ -298,13 +310,22 @@ def test_a_locked_document_is_read_again_with_its_password(path: Path, reference
 
 
 def test_files_that_nothing_needs_are_told_and_deleted(path: Path, reference: Path) -> None:
-    orphans = ["images/0.webp", "originals/0123", "originals/0123.4567", "vectors/0.seg", "writers/0"]
-    for orphan in orphans:
+    content = hashlib.sha256(b"left").hexdigest()
+    orphans = ["images/0.webp", f"originals/{content}", "vectors/0.seg", "writers/0"]
+    strange = path / "originals" / "photo.jpg"
+    for orphan in (*orphans, "originals/photo.jpg"):
         (path / orphan).write_bytes(b"left")
     code, out = command("check", "--index", path, "--json")
     assert (code, json.loads(out)["orphans"]) == (0, orphans)
     code, out = command("check", "--index", path, "--repair", "--json")
     assert (code, json.loads(out)["orphans"]) == (0, orphans)
+    (note,) = json.loads(out)["notes"]
+    assert "originals/photo.jpg: belongs to no document" in note
+    (path / "writers" / "0").touch()  # a dead process: what it left is swept
+    with LocalStore.open(path) as store:
+        store.compact()
+    assert strange.read_bytes() == b"left"
+    strange.unlink()
     assert_repaired(path, reference)
 
 
@@ -330,12 +351,124 @@ def test_a_document_comes_back_with_the_settings_that_it_was_made_with(tmp_path:
 
 
 def test_the_settings_have_a_copy(path: Path, reference: Path) -> None:
-    (path / COPY).unlink()
-    assert checked(path).damage == []  # made by an older version: there is one now
-    flip(path / COPY, 100)
-    assert [each.file for each in checked(path).damage] == [COPY]
+    """It is healed where it is missing, damaged, or older or newer than they are."""
+    whole = (reference / COPY).read_bytes()
+    flipped = bytes([*whole[:100], whole[100] ^ 1, *whole[101:]])
+    for data in (None, flipped, sealed('{"older": 1}').encode()):
+        (path / COPY).unlink() if data is None else (path / COPY).write_bytes(data)
+        assert checked(path).damage == []
+        assert (path / COPY).read_bytes() == whole
+
+
+def test_settings_that_are_damaged_with_their_copy_stay_so(path: Path) -> None:
+    execute(path, "UPDATE state SET settings = substr(settings, 2)")
+    (path / COPY).write_bytes(b"x")
+    left = path / "images" / "0.webp"
+    left.write_bytes(b"left")
+    found = checked(path, repair=True)
+    assert [each.kind for each in found.left] == ["settings"]
+    assert "the settings are damaged, and so is their copy: make another index of the documents" in found.notes
+    assert "the files that nothing needs are kept until nothing is damaged" in found.notes
+    assert left.exists()
+    assert [each.kind for each in checked(path).damage] == ["settings"]
+    with LocalStore.open(path) as store, pytest.raises(Damaged, match="its settings are damaged"):
+        store.settings()
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+def killed(path, target):
+    if path.name == sys.argv[2]:
+        os.kill(os.getpid(), 9)
+    return replace(path, target)
+replace, Path.replace = Path.replace, killed
+"""
+
+
+def killed_at(path: Path, name: str, script: str) -> None:
+    """Run a script on an index, in a process that dies before it gives its place to a file of this name."""
+    command = [sys.executable, "-c", KILLED + script, str(path), name]
+    assert subprocess.run(command, check=False).returncode == -9
+
+
+def test_a_copy_of_the_settings_that_is_not_finished_is_swept(path: Path, reference: Path) -> None:
+    script = """
+from visrag.store import files
+from visrag.store.local import LocalStore
+def sync(descriptor): os.kill(os.getpid(), 9)
+files.os.fsync = sync
+LocalStore.open(sys.argv[1]).write_settings({"a": 1})
+"""
+    killed_at(path, "", script)
+    assert len(list((path / "writers").iterdir())) == 1
+    with LocalStore.open(path) as store, LocalStore.open(reference) as whole:
+        assert store.settings() == whole.settings()
+    assert {each.name for each in path.iterdir()} == {each.name for each in reference.iterdir()}
+    assert_repaired(path, reference)
+
+
+def test_what_was_acknowledged_outlives_a_repair_that_is_killed(path: Path, reference: Path) -> None:
+    """Where the old log is gone, and the new database not yet in place: the next to open the index puts it there."""
+    script = "import os, sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None); c.execute(sys.argv[2]); "
+    insert = "INSERT INTO feedback VALUES ('r', 'q', 'd', 1, 'w', NULL, 'told', 1.0)"
+    command = [sys.executable, "-c", script + "os.kill(os.getpid(), 9)", str(path / "index.db"), insert]
+    subprocess.run(command, check=False)
+    assert (path / "index.db-wal").stat().st_size > 0  # the row is in the log only
+    killed_at(path, "whole.db", "from visrag.store.rebuild import rebuild; rebuild(Path(sys.argv[1]))")
+    assert not (path / "index.db-wal").exists()
+    assert checked(path).orphans == ["rebuild"]
+    with closing(sqlite3.connect(path / "index.db")) as connection:
+        assert connection.execute("SELECT note FROM feedback").fetchall() == [("told",)]
+        connection.execute("DELETE FROM feedback")
+        connection.commit()
+    (path / "writers" / "0").touch()
+    LocalStore.open(path).close()
+    assert len(list((path / "originals").iterdir())) == 6
     assert checked(path, repair=True).left == []
-    assert (path / COPY).read_bytes() == (reference / COPY).read_bytes()
+    assert_repaired(path, reference)
+
+
+def test_what_others_made_is_not_repaired(tmp_path: Path) -> None:
+    (tmp_path / "originals").mkdir()
+    photo = tmp_path / "originals" / "photo.jpg"
+    photo.write_bytes(b"mine")
+    with closing(sqlite3.connect(tmp_path / "index.db")) as connection:
+        connection.execute("CREATE TABLE mine (x)")
+        connection.commit()
+    before = (tmp_path / "index.db").read_bytes()
+    with pytest.raises(StoreError, match=r"its index\.db was made by something else"):
+        checked(tmp_path, repair=True)
+    assert ((tmp_path / "index.db").read_bytes(), photo.read_bytes()) == (before, b"mine")
+
+
+@pytest.mark.parametrize("offset", [60, 70, 100, 103, 107, 110])
+def test_a_bit_of_the_databases_first_page_loses_nothing(path: Path, reference: Path, offset: int) -> None:
+    database = path / "index.db"
+    execute(path, "INSERT INTO feedback VALUES ('r', 'q', 'd', 1, 'w', NULL, 'told', 1.0)")
+    flip(database, offset)
+    damaged = database.read_bytes()
+    found = checked(path, repair=True)
+    assert found.left == []
+    if kept := list(path.glob("damaged-*/index.db")):
+        assert [each.read_bytes() for each in kept] == [damaged]
+        assert any(kept[0].parent.name in note for note in found.notes)
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("SELECT note FROM feedback").fetchall() == [("told",)]
+    execute(path, "DELETE FROM feedback")
+    assert_repaired(path, reference)
+
+
+def test_who_opens_an_index_that_is_repaired_waits(path: Path) -> None:
+    script = "import sys; from visrag.store.local import LocalStore; print('begins', flush=True); "
+    script += "LocalStore.open(sys.argv[1]).close(); print('open', flush=True)"
+    with alone(path):
+        other = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True)
+        assert other.stdout is not None
+        assert other.stdout.readline() == "begins\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(1)
+    assert other.communicate(timeout=60)[0] == "open\n"
 
 
 def test_an_index_on_qdrant_is_not_checked() -> None:

@@ -298,6 +298,7 @@ def test_a_hyphen_that_belongs_to_a_word_stays() -> None:
 
     assert joined("a well-known well-", "known man") == "a well-known well-known man"
     assert joined("state-of-the-", "art") == "state-of-the-art"
+    assert joined("COVID-", "related costs") == "COVID-related costs"
     assert joined("short-", "and long-term") == "short-\nand long-term"
     assert joined("1990-", "to") == "1990-\nto"
     assert joined("Miller-", "Smith") == "Miller-\nSmith"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,39 @@ def test_a_full_disk_leaves_the_index_as_before_the_document(disk: Path, tmp_pat
     with LocalStore.open(index) as store:
         assert [(d.name, d.indexed) for d in store.documents()] == [("big.pdf", 8), ("first.pdf", 2)]
         assert store.check() == []
+
+
+@contextmanager
+def limited(size: int) -> Iterator[None]:
+    """No file that this process writes may be greater."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_file_that_may_not_grow_leaves_the_index_as_before_the_document(tmp_path: Path, model: Path) -> None:
+    """As on a full disk, where none can be mounted."""
+    index, file = tmp_path / "index", big(tmp_path)
+    with Index(index, text=str(model), device="cpu") as opened:
+        opened.ingest(pdf(tmp_path / "first.pdf", "a walrus", "a heron"), settings=NO_OCR)
+    before = Path(shutil.copytree(index, tmp_path / "before"))
+    struck = set()
+    for size in (1000, 40_000, 140_000):
+        with limited(size):
+            message = refused(index, file)
+        assert message
+        struck |= {name for name in ("index.db", "originals", "vectors") if f"{index}/{name}" in message}
+        with LocalStore.open(index) as store:
+            assert store.check() == []
+        assert compare(index, before).problems == []
+        assert left_behind(index) == []
+    assert "index.db" in struck
+    assert refused(index, file) == ""
+    with LocalStore.open(index) as store:
+        assert [(d.name, d.indexed) for d in store.documents()] == [("big.pdf", 8), ("first.pdf", 2)]
 
 
 def test_the_command_says_that_the_disk_is_full_and_works_once_there_is_room(

@@ -23,7 +23,8 @@ from .records import Document
 from .settings import IngestSettings, Ocr, RendererName, Route
 from .sources import Source, size_of
 from .store import Store
-from .store.damage import DATABASE, Damage, Found
+from .store.damage import DATABASE, WORK, Damage, Found
+from .store.database import alone
 from .store.local import LocalStore
 from .store.rebuild import rebuild
 from .store.remote import Downloads
@@ -76,21 +77,23 @@ def check(
     """Compare every byte of an index with its checksum. ``repair``: make good what is damaged.
 
     ``settings``: passwords, processes and limits for the documents that are read again; how each is read is as it was.
-    Raises StoreError for what is no index, and where it is to be repaired and cannot be written.
+    Nobody else may have the index open to repair it; who opens it to write waits meanwhile. A database that had to be
+    made anew is kept beside. Raises StoreError for what is no index, and where it is to be repaired and cannot be.
     """
     begun = time.monotonic()
     progress = progress or Silent()
     found = _look(folder, progress)
     result = Check(found.documents, found.pages, found.damage, found.damage, found.orphans, found.notes)
     if repair and (found.damage or found.orphans):
-        _Repair(folder, for_ingest, settings or IngestSettings(), progress, result).run(found)
+        with alone(folder):
+            _Repair(folder, for_ingest, settings or IngestSettings(), progress, result).run(found)
     result.seconds = time.monotonic() - begun
     return result
 
 
-def _look(folder: Path, progress: Progress) -> Found:
+def _look(folder: Path, progress: Progress, held: bool = False) -> Found:
     try:
-        with LocalStore.open(folder, clean=False) as store:
+        with LocalStore.open(folder, clean=False, held=held) as store:
             return _find(store, progress)
     except Damaged as error:
         return Found(damage=[Damage("database", DATABASE, str(error))])
@@ -118,21 +121,32 @@ class _Repair:
         self._result = result
 
     def run(self, found: Found) -> None:
-        rebuilt = any(damage.kind == "database" for damage in found.damage)
-        if rebuilt:
-            rebuild(self._folder)
-            found = _look(self._folder, Silent())
+        rebuilt = WORK in found.orphans  # by a repair that did not come to its end
+        if any(damage.kind == "database" for damage in found.damage):
+            rebuilt = True
+            if aside := rebuild(self._folder):
+                self._note(f"{DATABASE} was made anew; the old one is in {aside}: delete it once nothing is missing")
+            found = _look(self._folder, Silent(), held=True)
             known = {damage.where for damage in self._result.damage}
             self._result.damage = self._result.damage + [d for d in found.damage if d.where not in known]
-        with LocalStore.open(self._folder, clean=False) as store:
+        with LocalStore.open(self._folder, clean=False, held=True) as store:
             store.mend(found)
-            with Downloads() as copies:
-                if rebuilt:
-                    self._adopt(store, found.orphans, copies.folder)
-                self._originals(store, found)
-                self._documents(store, found, copies.folder)
+            self._originals(store, found)
+            try:
+                store.settings()
+            except Damaged:
+                self._note("the settings are damaged, and so is their copy: make another index of the documents")
+            else:
+                with Downloads() as copies:
+                    if rebuilt:
+                        self._adopt(store, found.orphans, copies.folder)
+                    self._documents(store, found, copies.folder)
             last = _find(store, Silent())
-            store.delete(last.orphans)
+            if not last.damage:
+                store.delete(last.orphans)
+            elif last.orphans:
+                self._note("the files that nothing needs are kept until nothing is damaged")
+        self._result.notes = list(dict.fromkeys(self._result.notes + last.notes))
         self._result.documents, self._result.pages, self._result.left = last.documents, last.pages, last.damage
         self._result.orphans = sorted({*self._result.orphans, *last.orphans})
 
@@ -168,7 +182,7 @@ class _Repair:
     def _source(self, store: LocalStore, document: Document, folder: Path) -> Source | None:
         """The document's file: where it came from if that is unchanged, else the index's copy; None for neither."""
         path = Path(document.path)
-        if _has(path, document.content):
+        if path.name != document.content and _has(path, document.content):
             return Source(path, document.name, size_of(path), document.path)
         try:
             original = store.original(document.name)
@@ -202,7 +216,7 @@ class _Repair:
                 suffix = mimetypes.guess_extension(media_type(path), strict=False)
             name = f"{path.name[:16]}{suffix or ''}"
             self._note(f"{name}: its name, tags and settings are lost; it was ingested anew under this one")
-            sources.append(Source(copied(path, name, folder), name, size_of(path)))
+            sources.append(Source(copied(path, name, folder), name, size_of(path), str(path.absolute())))
         if sources:
             self._ingest(store, sources, self._settings, True)
 

@@ -508,7 +508,7 @@ def _checked(path: str) -> str:
 
 
 _LIMITS = ("jobs", "memory", "max_pixels", "max_words", "max_pages")
-_OF_WORKERS = ("text", "vision", "device", *_LIMITS)
+_OF_WORKERS = ("text", "vision", "device", "jobs", "memory")
 
 
 def _settings(options: dict[str, Any]) -> Any:

@@ -14,7 +14,7 @@ from .records import EncodedPage, Leg, Page, PatchVectors
 from .render import DRAWN_THRESHOLD, RenderOptions
 from .settings import IngestSettings, Route
 
-PAGES_VERSION = 1  # raised when the same file gives other pages than before
+PAGES_VERSION = 2  # raised when the same file gives other pages than before
 BATCH = 32  # pages encoded together
 GROW_AFTER = 20  # batches that fit in memory before a batch that was halved is doubled again
 

@@ -93,8 +93,13 @@ def _on_words(words: Sequence[Word], places: Places, evidence: Floats) -> tuple[
     owner = np.array([i for i, word in enumerate(words) for _ in word.boxes], np.intp)
     boxes = np.array([box for word in words for box in word.boxes], np.float64).reshape(-1, 4)
     if len(boxes):
-        on, place = _on_grid(boxes, places.grid) if places.grid else _on_boxes(boxes, places)
-        np.maximum.at(by_word, owner[on], evidence.T[place])
+        packed = np.rint(np.clip(boxes, 0, 1) * BOX_UNITS).astype(np.uint16)
+        # Many words may share a box.
+        _, one, same = np.unique(packed.view(np.uint64)[:, 0], return_index=True, return_inverse=True)
+        on, place = _on_grid(boxes[one], places.grid) if places.grid else _on_boxes(boxes[one], packed[one], places)
+        by_box = np.zeros((len(one), len(evidence)), np.float32)
+        np.maximum.at(by_box, on, evidence.T[place])
+        np.maximum.at(by_word, owner, by_box[same])
         wordless[place] = False
     return by_word, wordless
 
@@ -110,22 +115,21 @@ def _on_grid(boxes: NDArray[np.float64], grid: tuple[int, int]) -> tuple[NDArray
     return on, row[on] * cols + col
 
 
-def _on_boxes(boxes: NDArray[np.float64], places: Places) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Pairs (box, place): places that are the box of a word, or else have their centre in it."""
-    packed = np.rint(np.clip(boxes, 0, 1) * BOX_UNITS).astype(np.uint16)
-    known: dict[int, list[int]] = {}
-    for i, key in enumerate(packed.view(np.uint64)[:, 0].tolist()):  # the four numbers of a box as one
-        known.setdefault(key, []).append(i)
+def _on_boxes(
+    boxes: NDArray[np.float64], packed: NDArray[np.uint16], places: Places
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Pairs (box, place): places that are one of the boxes, which are distinct, or else have their centre in it."""
+    known = {key: i for i, key in enumerate(packed.view(np.uint64)[:, 0].tolist())}  # a box's four numbers as one
     assert places.packed is not None
     placed = places.boxes()
     pairs: list[tuple[int, int]] = []
     for place, key in enumerate(np.ascontiguousarray(places.packed).view(np.uint64)[:, 0].tolist()):
-        owners = known.get(key)
-        if owners is None:
-            x, y = (placed[place, 0] + placed[place, 2]) / 2, (placed[place, 1] + placed[place, 3]) / 2
-            inside = (boxes[:, 0] <= x) & (x <= boxes[:, 2]) & (boxes[:, 1] <= y) & (y <= boxes[:, 3])
-            owners = np.flatnonzero(inside).tolist()
-        pairs += [(owner, place) for owner in owners]
+        if key in known:
+            pairs.append((known[key], place))
+            continue
+        x, y = (placed[place, 0] + placed[place, 2]) / 2, (placed[place, 1] + placed[place, 3]) / 2
+        inside = (boxes[:, 0] <= x) & (x <= boxes[:, 2]) & (boxes[:, 1] <= y) & (y <= boxes[:, 3])
+        pairs += [(owner, place) for owner in np.flatnonzero(inside).tolist()]
     array = np.array(pairs, np.intp).reshape(-1, 2)
     return array[:, 0], array[:, 1]
 

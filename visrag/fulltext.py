@@ -32,7 +32,7 @@ that the their then there these they this to was will with
 STOP_WORDS = frozenset(_LUCENE.split())
 LONGEST = 64  # characters of a term; the rest is cut
 JOINT = "\ue000"  # between the terms of a phrase
-PHRASE = 0.5  # what a phrase's BM25 counts beside that of a term
+PHRASE = 0.7  # what a phrase's BM25 counts beside that of a term
 
 
 def _ranges(codepoints: Iterable[int]) -> str:

@@ -15,7 +15,7 @@ from .boxes import Affine, area, cut, placed, same_line, union
 from .drawn import measure
 from .errors import DocumentError, Reason, UsageError
 from .records import Box, Page, Word
-from .words import WORD, clean, is_usable, without_breaks
+from .words import WORD, clean, is_usable, rejoined, without_breaks
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -234,11 +234,8 @@ def _assemble(text: str, boxes_of: _PdfiumRects) -> tuple[str, tuple[Word, ...]]
 
 
 def _joined(word: str, text: str) -> str:
-    """A word without the hyphens of line ends (U+FFFE in pdfium's text), unless they belong to it: where it has
-    others, stands with it elsewhere on the page, or does not go on in lower case."""
+    """A word without the hyphens of line ends, U+FFFE in pdfium's text, unless they belong to it."""
     while "\ufffe" in word:
         before, after = word.split("\ufffe", 1)
-        hyphenated = f"{before}-{after}"
-        keep = "-" in before or not after[:1].islower() or not before[-1:].isalpha() or hyphenated in text
-        word = hyphenated if keep else before + after
+        word = rejoined(before, after, text)
     return word

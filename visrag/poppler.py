@@ -15,7 +15,7 @@ from .drawn import GRID, inked
 from .errors import DocumentError, Reason, UsageError
 from .pdf import decrypted
 from .records import Box, Page
-from .words import clean, compose, is_usable, split_box
+from .words import clean, compose, is_usable, split_box, without_breaks
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,7 +50,7 @@ class PopplerDocument:
         more than half, words excepted.
         """
         width, height, lines = self._lines(number)
-        text, words = compose(lines)
+        text, words = without_breaks(*compose(lines))
         if not is_usable(text):
             text, words = "", ()
         drawn = inked(self.picture(number, 4 * GRID), words)

@@ -175,7 +175,10 @@ def options_of(settings: IngestSettings | None) -> dict[str, Any] | None:
         raise UsageError("passwords are not sent to a server: give them to its environment, VISRAG_PASSWORDS")
     if settings.link:
         raise UsageError("a server cannot link files of this machine: leave link out")
-    options = asdict(settings)
+    options, usual = asdict(settings), asdict(IngestSettings())
+    for name in ("memory", "max_pixels", "max_words", "max_pages"):
+        if options[name] != usual[name]:
+            raise UsageError(f"{name}: these limits are the server's own: leave it out")
     return {name: options[name] for name in ("ocr", "renderer", "route", "page_timeout")}
 
 

@@ -48,9 +48,9 @@ class Outcome:
 
 
 def options_of(settings: IngestSettings) -> dict[str, Any]:
-    """The settings as an order keeps them: without passwords, which the workers have from their own environment."""
+    """The settings as an order keeps them: without what is a worker's own affair, passwords, processes and memory."""
     options = asdict(settings)
-    return {name: options[name] for name in ("ocr", "renderer", "route", "link", "page_timeout")}
+    return {name: value for name, value in options.items() if name not in ("passwords", "jobs", "memory")}
 
 
 def settings_of(job: Job, passwords: tuple[str, ...] = ()) -> IngestSettings:

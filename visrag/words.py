@@ -64,9 +64,8 @@ def compose(lines: Iterable[tuple[str, Iterable[Box]]]) -> tuple[str, tuple[Word
 def without_breaks(text: str, words: Sequence[Word]) -> tuple[str, tuple[Word, ...]]:
     """A page's text and words without the line breaks that divide what belongs together.
 
-    A word that a hyphen divides becomes one, with the boxes of both parts; whether the hyphen stays is guessed:
-    where the first part has another, or the word stands with it elsewhere. Of writing from top to bottom, in which
-    each character comes as a line, the columns become lines.
+    A word that a hyphen divides becomes one, with the boxes of both parts (``rejoined``). Of writing from top to
+    bottom, in which each character comes as a line, the columns become lines.
     """
     pieces: list[str] = []
     kept: list[Word] = []
@@ -75,9 +74,7 @@ def without_breaks(text: str, words: Sequence[Word]) -> tuple[str, tuple[Word, .
         gap, end = text[end : word.start], word.start + len(word.text)
         last = kept[-1] if kept else None
         if last is not None and gap == "\n" and _is_divided(last.text, word.text):
-            whole = f"{last.text[:-1]}-{word.text}"
-            if "-" not in last.text[:-1] and whole not in text:
-                whole = last.text[:-1] + word.text
+            whole = rejoined(last.text[:-1], word.text, text)
             pieces[-1], kept[-1] = whole, Word(whole, last.start, last.boxes + word.boxes)
             at = last.start + len(whole)
             continue
@@ -87,6 +84,15 @@ def without_breaks(text: str, words: Sequence[Word]) -> tuple[str, tuple[Word, .
         kept.append(Word(word.text, at + len(gap), word.boxes))
         at += len(gap) + len(word.text)
     return "".join(pieces), tuple(kept)
+
+
+def rejoined(before: str, after: str, text: str) -> str:
+    """A word that a hyphen at a line's end divides. The hyphen stays where it seems to belong to the word: the first
+    part has another, is in capitals or ends otherwise than with a letter, the second does not begin in lower case, or
+    the word stands with it elsewhere in ``text``."""
+    hyphenated = f"{before}-{after}"
+    inside = "-" in before or before.isupper() or not before[-1:].isalpha() or not after[:1].islower()
+    return hyphenated if inside or hyphenated in text else before + after
 
 
 def _is_divided(before: str, after: str) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 SINCE = 4  # the migration that brought them
 
 _COLUMNS = ("name", "content", "settings", "media_type", "state", "pages", "indexed", "failed", "path", "renderer")
+_TEXTS = ("name", "content", "settings", "media_type", "state", "renderer")
 _PAGE = (
     "SELECT p.generation, p.number, p.width, p.height, CAST(p.text_source AS BLOB), p.drawn, p.length, "
     "CAST(t.text AS BLOB), t.words, CAST(t.terms AS BLOB) "
@@ -52,14 +53,30 @@ def seal_page(connection: Connection, page: int) -> None:
 
 
 def read_facts(connection: Connection, generation: int) -> dict[str, Any]:
-    """A document's rows: its columns by name, its tags, failures and images as lists of rows."""
+    """A document's rows: its columns by name, its tags, failures and images as lists of rows.
+
+    A value that is bytes where a text is to be is given as it is written in Python: another than what was sealed.
+    """
     sql = f"SELECT {', '.join(_COLUMNS)} FROM generations WHERE id = ?"
     found = dict(zip(_COLUMNS, connection.execute(sql, (generation,)).fetchone(), strict=True))
     path = found["path"]
-    found["path"] = path.decode("latin-1") if isinstance(path, bytes) else path
+    found["path"] = path.decode("latin-1") if isinstance(path, bytes) else str(path)
+    found |= {name: _plain(found[name], str) for name in _TEXTS}
     for name, rows in _LISTS.items():
-        found[name] = [list(row) for row in connection.execute(rows, (generation,))]
+        found[name] = [
+            [_plain(value, str, int, float) for value in row] for row in connection.execute(rows, (generation,))
+        ]
     return found
+
+
+def _plain(value: object, *types: type) -> object:
+    return value if value is None or isinstance(value, types) else repr(value)
+
+
+def typed(connection: Connection, generation: int) -> bool:
+    """Whether a document's texts are texts."""
+    row = connection.execute(f"SELECT {', '.join(_TEXTS)} FROM generations WHERE id = ?", (generation,)).fetchone()
+    return all(isinstance(value, str) for value in row)
 
 
 def seal_document(connection: Connection, generation: int) -> None:
@@ -80,12 +97,17 @@ def restore_facts(connection: Connection, generation: int, facts: Mapping[str, A
 
 
 def seal_all(connection: Connection) -> None:
-    """Seal what has no checksum: the rows of an older index."""
+    """Seal the rows of an older index."""
+    seal_rows(connection)
+    seal_settings(connection)
+
+
+def seal_rows(connection: Connection) -> None:
+    """Seal the pages and documents that have no checksum."""
     for (page,) in connection.execute("SELECT id FROM pages WHERE crc IS NULL").fetchall():
         seal_page(connection, page)
     for (generation,) in connection.execute("SELECT id FROM generations WHERE visible AND facts IS NULL").fetchall():
         seal_document(connection, generation)
-    seal_settings(connection)
 
 
 def page_holds(connection: Connection, page: int) -> bool:
@@ -113,9 +135,9 @@ def sealed(text: str) -> str:
     return f"{zlib.crc32(text.encode()):08x} {text}"
 
 
-def unsealed(text: str | None) -> str | None:
+def unsealed(text: object) -> str | None:
     """The inverse of ``sealed``; None for what is damaged."""
-    if text is None:
+    if not isinstance(text, str):
         return None
     _, _, inner = text.partition(" ")
     return inner if sealed(inner.encode("utf-8", "replace").decode()) == text else None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from sqlite3 import Connection
 
-from ..errors import StoreError
-from .database import Database
+from ..errors import Damaged, StoreError
+from .checksums import read_facts, unsealed
+from .damage import WORK, tolerant, unneeded_originals
+from .database import CURE, Database
 from .documents import segment_id
 from .files import Files
 from .locks import try_lock
@@ -41,7 +44,9 @@ def sweep(folder: Path, database: Database, files: Files) -> None:
             "DELETE FROM generations WHERE writer = ? AND NOT visible AND facts IS NULL",
             [(writer,) for writer in dead],
         )
-    files.delete_unused(*files.names())
+    if not _whole(folder, database):
+        return
+    _delete_unused(folder, database, files)
     for path in (folder / "vectors").glob("*" + SUFFIX):
         if (lock := try_lock(path)) is not None:
             try:
@@ -58,7 +63,9 @@ def compact(folder: Path, database: Database, files: Files) -> int:
     """
     before = _bytes(folder)
     sweep(folder, database, files)
-    files.delete_unused(*files.names())
+    if not _whole(folder, database):
+        raise Damaged(f"{database.path} is damaged, or a repair has not come to its end: {CURE}")
+    _delete_unused(folder, database, files)
     writer = SegmentWriter(folder / "vectors", reuse=False)
     try:
         for path in sorted((folder / "vectors").glob("*" + SUFFIX)):
@@ -75,6 +82,29 @@ def compact(folder: Path, database: Database, files: Files) -> int:
         connection.execute("DELETE FROM legs WHERE id NOT IN (SELECT leg FROM page_vectors)")
     database.vacuum(DEAD_SHARE)
     return before - _bytes(folder)
+
+
+def _whole(folder: Path, database: Database) -> bool:
+    """Whether the rows that say which files are needed are as they were written: else one that is may not seem so."""
+    if (folder / WORK).exists():
+        return False
+    with database.write(), tolerant(database) as connection:  # no one moves segments meanwhile
+        segments = connection.execute("SELECT name FROM segments WHERE id IN (SELECT segment FROM page_vectors)")
+        if not all(isinstance(name, str) and (folder / "vectors" / name).exists() for (name,) in segments):
+            return False
+        lost = "SELECT 1 FROM page_vectors WHERE segment NOT IN (SELECT id FROM segments) LIMIT 1"
+        if connection.execute(lost).fetchone():
+            return False
+        documents = connection.execute("SELECT id, facts FROM generations WHERE visible AND facts NOTNULL").fetchall()
+        return all(unsealed(facts) == json.dumps(read_facts(connection, document)) for document, facts in documents)
+
+
+def _delete_unused(folder: Path, database: Database, files: Files) -> None:
+    """Delete the files that no document uses, but for originals that are not what their names say."""
+    with tolerant(database) as connection:
+        _, strange = unneeded_originals(folder, connection)
+    originals, images = files.names()
+    files.delete_unused([name for name in originals if name not in strange], images)
 
 
 def _blocks(connection: Connection, segment: str) -> list[tuple[int, int, int, int, int, int]]:

@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ..errors import Damaged
-from .checksums import page_holds, read_facts, restore_facts, seal_all, sealed, settings_hold, unsealed
+from .checksums import (
+    page_holds,
+    read_facts,
+    restore_facts,
+    seal_rows,
+    seal_settings,
+    sealed,
+    settings_hold,
+    typed,
+    unsealed,
+)
 from .database import Database, mapped
 from .documents import reindex
+from .files import put
 from .locks import try_lock
-from .segments import HEADER, SegmentReader, mend_header, sync_folder
+from .segments import HEADER, SegmentReader, mend_header
 
+WORK = "rebuild"  # a folder that is there from when a database is made anew until nothing is damaged
 COPY = "settings.json"
 DATABASE = "index.db"
+# In the order of what belongs to what, with the columns that a table's rows are in the order of.
+TABLES = {
+    "state": "id", "generations": "id", "tags": "generation, key", "pages": "id", "page_texts": "page", "legs": "id",
+    "segments": "id", "page_vectors": "leg, page", "places": "rowid", "failures": "rowid", "originals": "rowid",
+    "images": "rowid", "jobs": "generation", "pieces": "rowid",
+    "feedback": "review, question, document, page, reviewer",
+}  # fmt: skip
 NAMED = 20  # of what SQLite finds in its structure
 
 Kind: TypeAlias = Literal["database", "settings", "fulltext", "document", "segment", "page", "original", "image"]
@@ -70,7 +90,9 @@ def find_damage(folder: Path, database: Database, start: Callable[[int], None] |
     try:
         with tolerant(database) as connection:
             _check_structure(connection, found)
-        _check_settings(folder, database, found)
+            if not settings_hold(connection):
+                message = "the settings of the index are not as they were written"
+                found.damage.append(Damage("settings", DATABASE, message))
         _check_fulltext(database, found)
         with tolerant(database) as connection:
             documents = _documents(connection, found)
@@ -80,7 +102,7 @@ def find_damage(folder: Path, database: Database, start: Callable[[int], None] |
             for row in documents:
                 _check_pages(folder, connection, row, found, told)
                 _check_files(folder, connection, row, found, told)
-            found.orphans = _orphans(folder, connection)
+            _find_orphans(folder, connection, found)
     except Damaged as error:
         if not any(damage.kind == "database" for damage in found.damage):
             found.damage.append(Damage("database", DATABASE, str(error)))
@@ -107,17 +129,20 @@ def _check_structure(connection: Connection, found: Found) -> None:
     for table, row, parent, _ in connection.execute("PRAGMA foreign_key_check").fetchmany(NAMED):
         message = f"row {row} of {table} belongs to none of {parent}"
         found.damage.append(Damage("database", DATABASE, message))
+    for table in TABLES:
+        for column in text_columns(connection, table):
+            count = connection.execute(f"SELECT count(*) FROM {table} WHERE typeof({column}) = 'blob'").fetchone()[0]
+            if count:
+                message = f"{count} values of {column} in {table} are bytes, not texts"
+                found.damage.append(Damage("database", DATABASE, message))
 
 
-def _check_settings(folder: Path, database: Database, found: Found) -> None:
-    with tolerant(database) as connection:
-        if not settings_hold(connection):
-            found.damage.append(Damage("settings", DATABASE, "the settings of the index are not as they were written"))
-        elif connection.execute("SELECT settings FROM state").fetchone()[0] not in ("{}", _copy(folder)):
-            found.damage.append(Damage("settings", COPY, "is not a copy of the settings of the index"))
+def text_columns(connection: Connection, table: str) -> list[str]:
+    """The columns of a table that hold texts. A bit tells SQLite's texts from its bytes."""
+    return [row[1] for row in connection.execute(f"PRAGMA table_info({table})") if row[2] == "TEXT"]
 
 
-def _copy(folder: Path) -> str | None:
+def read_copy(folder: Path) -> str | None:
     """The copy of the settings, None where there is none or it is damaged."""
     path = folder / COPY
     return unsealed(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else None
@@ -176,10 +201,16 @@ def _size(folder: Path, connection: Connection, row: _Row) -> int:
 
 def _check_segments(folder: Path, connection: Connection, found: Found) -> None:
     """The headers of the segments; what is in them is checked by page."""
-    for (name,) in connection.execute("SELECT name FROM segments WHERE id IN (SELECT segment FROM page_vectors)"):
+    for name in _segments(connection):
         path = folder / "vectors" / name
         if path.is_file() and _head(path) != HEADER:
             found.damage.append(Damage("segment", f"vectors/{name}", "its header is not as it was written"))
+
+
+def _segments(connection: Connection) -> set[str]:
+    """The names of the segments in which there are vectors."""
+    sql = "SELECT name FROM segments WHERE id IN (SELECT segment FROM page_vectors)"
+    return {str(name) for (name,) in connection.execute(sql)}
 
 
 def _head(path: Path) -> bytes:
@@ -191,7 +222,8 @@ def _check_pages(folder: Path, connection: Connection, row: _Row, found: Found, 
     reader = SegmentReader(folder / "vectors", headers=False)
     size = _size(folder, connection, row)
     pages = connection.execute("SELECT id, number FROM pages WHERE generation = ? ORDER BY number", (row.generation,))
-    for page, number in pages.fetchall():
+    for page, noted in pages.fetchall():
+        number = noted if isinstance(noted, int) else None
         found.pages += 1
         if not page_holds(connection, page):
             message = "its text, words, places or scores' scale are not as they were written"
@@ -223,7 +255,7 @@ def _check_files(folder: Path, connection: Connection, row: _Row, found: Found, 
             found.damage.append(Damage("original", f"originals/{content}", message, row.name))
         elif told is not None:
             told(row.name, path.stat().st_size, _size(folder, connection, row))
-    for page, file in row.facts["images"]:
+    for page, file in ((page, str(name)) for page, name in row.facts["images"]):
         if message := _wrong(folder / "images" / file, file.partition(".")[0]):
             found.damage.append(Damage("image", f"images/{file}", message, row.name, page))
 
@@ -240,20 +272,33 @@ def _wrong(path: Path, sha256: str) -> str:
     return "" if same else "is not as it was written"
 
 
-def _orphans(folder: Path, connection: Connection) -> list[str]:
-    """Files that no row needs and nobody is writing."""
+def unneeded_originals(folder: Path, connection: Connection) -> tuple[list[str], list[str]]:
+    """The names of the originals that no row needs: those that are whole, and those that are not their names' content.
+    Those may be the damaged file of a document whose row is lost, and nobody's but the user's to delete."""
     contents = {content for (content,) in connection.execute("SELECT content FROM generations")}
+    found: tuple[list[str], list[str]] = [], []
+    for name in sorted(_names(folder / "originals")):
+        if name not in contents:
+            found[bool(_wrong(folder / "originals" / name, name))].append(name)
+    return found
+
+
+def _find_orphans(folder: Path, connection: Connection, found: Found) -> None:
+    """Files that no row needs and nobody is writing."""
+    originals, strange = unneeded_originals(folder, connection)
+    for name in strange:
+        what = "belongs to no document, and is not what its name says: visrag does not delete it"
+        found.notes.append(f"originals/{name}: {what}; look at it, then delete it or move it away")
     images = {file for (file,) in connection.execute("SELECT file FROM images")}
-    segments = {name for (name,) in connection.execute(
-        "SELECT name FROM segments WHERE id IN (SELECT segment FROM page_vectors)")}  # fmt: skip
+    segments = _segments(connection)
     jobs = {str(generation) for (generation,) in connection.execute("SELECT generation FROM jobs")}
-    return sorted(
-        [f"originals/{name}" for name in _names(folder / "originals") if name not in contents]
+    found.orphans = sorted(
+        [f"originals/{name}" for name in originals]
         + [f"images/{name}" for name in _names(folder / "images") if name not in images]
         + [f"vectors/{n}" for n in _names(folder / "vectors") if n not in segments and _free(folder / "vectors" / n)]
         + [f"writers/{name}" for name in _names(folder / "writers") if _free(folder / "writers" / name)]
         + [f"waiting/{name}" for name in _names(folder / "waiting") if name not in jobs]
-        + [name for name in ("rebuild",) if (folder / name).exists()]
+        + [name for name in (WORK,) if (folder / name).exists()]
     )
 
 
@@ -273,39 +318,54 @@ def _free(path: Path) -> bool:
 
 
 def mend(folder: Path, database: Database, found: Found) -> None:
-    """Make good what can be without reading a document again: settings, documents' facts, headers, full text."""
-    kept = _copy(folder)
+    """Make good what can be without reading a document again: settings, documents' facts, segments, full text.
+
+    Settings that are damaged with their copy stay so: nothing says what they were.
+    """
+    kept = read_copy(folder)
     with database.write() as connection:
         connection.text_factory = lambda data: data.decode("utf-8", "replace")
         if kept is not None and not settings_hold(connection):
             connection.execute("UPDATE state SET settings = ?", (kept,))
+            seal_settings(connection)
+        _find_segments(folder, connection)
         for generation, text in connection.execute("SELECT id, facts FROM generations WHERE visible").fetchall():
             facts = unsealed(text)
             if facts is not None and facts != json.dumps(read_facts(connection, generation)):
                 restore_facts(connection, generation, json.loads(facts))
-            elif text is not None and facts is None:
+            elif text is not None and facts is None and typed(connection, generation):
                 connection.execute("UPDATE generations SET facts = NULL WHERE id = ?", (generation,))
         connection.execute("UPDATE OR IGNORE generations SET visible = 1 WHERE NOT visible AND facts IS NOT NULL")
-        seal_all(connection)
+        seal_rows(connection)
         if any(damage.file == DATABASE for damage in found.damage):
             reindex(connection)  # of the rows as they are, so that a document's terms can be taken out of it
-        settings = connection.execute("SELECT settings FROM state").fetchone()[0]
         connection.execute("UPDATE state SET changes = changes + 1")
         connection.text_factory = str
-    if settings not in ("{}", kept):
-        write_copy(folder, settings)
     for damage in found.damage:
         if damage.kind == "segment":
             with mapped(folder / damage.file):
                 mend_header(folder / damage.file)
 
 
+def _find_segments(folder: Path, connection: Connection) -> None:
+    """Put the names of segments right whose files are there under other ones: those whose blocks all fit."""
+    known = _segments(connection)
+    others = [name for name in sorted(_names(folder / "vectors")) if name not in known]
+    reader = SegmentReader(folder / "vectors", headers=False)
+    for row, name in connection.execute("SELECT id, name FROM segments").fetchall():
+        blocks = connection.execute(
+            "SELECT offset, count, dim, crc FROM page_vectors JOIN legs ON id = leg WHERE segment = ?", (row,)
+        ).fetchall()
+        if not blocks or (folder / "vectors" / str(name)).exists():
+            continue
+        for other in others:
+            with suppress(Damaged, TypeError, ValueError, OverflowError):
+                for offset, count, dim, crc in blocks:
+                    reader.block(other, offset, (count, dim), crc)
+                connection.execute("UPDATE OR IGNORE segments SET name = ? WHERE id = ?", (other, row))
+                break
+
+
 def write_copy(folder: Path, settings: str) -> None:
     """Write the copy of the settings, which is there whole or not at all."""
-    part = folder / f"{COPY}.{os.getpid()}"
-    with part.open("w", encoding="utf-8") as file:
-        file.write(sealed(settings))
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(folder / COPY)
-    sync_folder(folder)
+    put(io.BytesIO(sealed(settings).encode()), folder / COPY, folder / "writers")

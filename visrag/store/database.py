@@ -8,15 +8,19 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 from ..errors import Damaged, IndexMismatch, StoreError
 from .locks import locked
 from .migrations import APPLICATION, MIGRATIONS, migrate
+from .segments import sync_folder
 
 BUSY_SECONDS = 60.0
 FULL = "the disk is full: make room and run again; nothing that was committed is lost"
+LOCK = "index.lock"  # held while the index is opened to be written, and while it is repaired
+OURS = ("generations", "page_texts", "page_vectors")  # tables by which an index is told from what others made
+VERSIONS = 1000  # no format has a greater number
 LEAST = 65536  # bytes that SQLite's log and its index need to begin
 CURE = "restore the index from a copy; else visrag check --repair makes good what it can"
 NETWORK = (
@@ -38,10 +42,11 @@ NETWORK = (
 class Database:
     """``index.db``: any number of reading connections and one that writes. For use from several threads."""
 
-    def __init__(self, path: Path, create: bool) -> None:
+    def __init__(self, path: Path, create: bool, held: bool = False) -> None:
         """Open, and bring to the newest form. Raises StoreError, Damaged, and IndexMismatch for an index of a newer
-        version. ``version``: the form that it is in."""
+        version. ``version``: the form that it is in. ``held``: that the caller is in ``alone``."""
         self.path = path
+        self._held = held
         self.version = 0
         self._process = os.getpid()
         self._idle: list[sqlite3.Connection] = []
@@ -65,7 +70,7 @@ class Database:
 
     def _prepare(self, create: bool) -> None:
         refuse_network(self.path.parent)
-        if not self.path.exists():
+        if not self.path.exists() and not new_database(self.path).exists():
             self._refuse_remains()
             if not create:
                 raise StoreError(
@@ -76,7 +81,8 @@ class Database:
         if not self.writable:
             self.version = self._version(new=False)
             return
-        with locked(self.path.parent / "index.lock"):
+        with nullcontext() if self._held else locked(self.path.parent / LOCK):
+            put_in_place(self.path)
             if self._version(new=create) < len(MIGRATIONS):
                 self._migrate()
             self.version = len(MIGRATIONS)
@@ -116,10 +122,11 @@ class Database:
             version = int(connection.execute("PRAGMA user_version").fetchone()[0])
             application = connection.execute("PRAGMA application_id").fetchone()[0]
             empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-        if empty:
+            ours = connection.execute(f"SELECT 1 FROM sqlite_master WHERE name IN {OURS}").fetchone()
+        if empty and application in (0, APPLICATION):
             self._refuse_remains()
-        if application != APPLICATION and not empty and self._remains():
-            raise Damaged(f"{self.path} is damaged, or was made by something else: {CURE}")
+        if ours and (application != APPLICATION or not 0 < version < VERSIONS):
+            raise Damaged(f"{self.path} is damaged: it does not say what it is: {CURE}")
         if application != APPLICATION and not (empty and new):
             raise StoreError(
                 f"{self.path.parent} is not an index: its index.db was made by something else; choose another folder"
@@ -241,6 +248,38 @@ def in_use(path: Path) -> bool:
         except (BlockingIOError, PermissionError):
             return True
     return False
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep others from opening an index to write to it, who wait. Raises StoreError where another process has it open.
+
+    Not while this process has it open.
+    """
+    path = folder / "index.db"
+    with ExitStack() as stack:
+        with mapped(path):
+            stack.enter_context(locked(folder / LOCK))
+            if path.exists() and in_use(path):
+                raise StoreError(f"{path} is open in another process: end what uses the index, then run this again")
+        yield
+
+
+def new_database(path: Path) -> Path:
+    """Where one that was made anew lies, whole, until it is put in the place of the damaged one at ``path``."""
+    return path.parent / "rebuild" / "whole.db"
+
+
+def put_in_place(path: Path) -> None:
+    """Put a database that was made anew in its place, if there is one; also where a process died as it did. What it
+    replaces has been kept elsewhere. The caller holds the index's lock."""
+    new = new_database(path)
+    if new.exists():
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        sync_folder(path.parent)
+        new.replace(path)
+        sync_folder(path.parent)
 
 
 def no_room(error: StoreError, path: Path) -> bool:

@@ -42,7 +42,7 @@ class Files:
                 raise StoreError(f"{path}: no document of this content was begun in the index")
         if not link and not (self._originals / content).exists():
             with path.open("rb") as source, mapped(self._originals):
-                _put(source, self._originals / content, self._parts, content)
+                put(source, self._originals / content, self._parts, content)
         where = os.fsencode(path.absolute()) if link else None
         with self._database.write() as connection:
             connection.execute("INSERT OR REPLACE INTO originals VALUES (?, ?)", (content, where))
@@ -50,7 +50,7 @@ class Files:
     def mend_original(self, path: Path, content: str) -> None:
         """Write the index's copy of a file anew. Raises FileChanged where ``path`` has another content."""
         with path.open("rb") as source, mapped(self._originals):
-            _put(source, self._originals / content, self._parts, content)
+            put(source, self._originals / content, self._parts, content)
 
     def original(self, document: str, generation: int | None) -> Path:
         with self._database.read() as connection:
@@ -76,7 +76,7 @@ class Files:
             path = self._images / name
             if not path.exists() or path.read_bytes() != data.getvalue():  # which a flipped byte brings about
                 data.seek(0)
-                _put(data, path, self._parts)
+                put(data, path, self._parts)
             connection.execute("INSERT OR REPLACE INTO images VALUES (?, ?, ?)", (generation, page, name))
 
     def image_path(self, page: PageRef) -> Path | None:
@@ -115,7 +115,7 @@ def _used(connection: sqlite3.Connection, table: str, column: str, value: str) -
     return connection.execute(f"SELECT 1 FROM {table} WHERE {column} = ? LIMIT 1", (value,)).fetchone() is not None
 
 
-def _put(source: BinaryIO, path: Path, parts: Path, sha256: str | None = None) -> None:
+def put(source: BinaryIO, path: Path, parts: Path, sha256: str | None = None) -> None:
     """Copy a file to ``path``, which is there whole or not at all. Raises FileChanged where its hash is another.
 
     What is being written lies in ``parts``, locked, so that it is swept once its writer has died.

@@ -8,6 +8,8 @@ waiting/     parcels of documents in the queue
 writers/     a locked file for each process that writes (empty) and for each file that is being written: what one leaves
              behind is swept when its lock is free
 settings.json   a sealed copy of the settings
+rebuild/     while the index is repaired, until nothing is damaged: no file is swept
+damaged-*/   what a repair took a database's place of: kept, and never read
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ from ..records import (
 from . import Generation, Query
 from .checksums import SINCE, page_holds, seal_settings, settings_hold
 from .compaction import compact, sweep
-from .damage import COPY, Damage, Found, Told, find_damage, mend, write_copy
+from .damage import COPY, Damage, Found, Told, find_damage, mend, read_copy, tolerant, write_copy
 from .database import CURE, Database, mapped, no_room
 from .documents import (
     drop,
@@ -90,15 +92,15 @@ class LocalStore(LocalWork, LocalFeedback):
         self._writer = os.urandom(8).hex()
 
     @classmethod
-    def open(cls, path: str | Path, create: bool = False, clean: bool = True) -> Self:
+    def open(cls, path: str | Path, create: bool = False, clean: bool = True, held: bool = False) -> Self:
         """Open the index in a folder; ``create`` makes one that is not there. What killed processes left is swept
-        (``clean``).
+        (``clean``). ``held``: that the caller is in ``database.alone``.
 
         Raises StoreError (not an index, not readable, on a network file system), Damaged and IndexMismatch (a newer
         version).
         """
         folder = Path(path)
-        store = cls(folder, Database(folder / "index.db", create))
+        store = cls(folder, Database(folder / "index.db", create, held))
         try:
             with mapped(folder):
                 if store._database.writable:
@@ -158,17 +160,17 @@ class LocalStore(LocalWork, LocalFeedback):
         with self._database.write() as connection:
             connection.execute("UPDATE state SET settings = ?", (text,))
             seal_settings(connection)
-        with mapped(self.folder / COPY):
-            write_copy(self.folder, text)
+            with mapped(self.folder / COPY):
+                write_copy(self.folder, text)
 
     def _copy_settings(self) -> None:
-        """For an index that has none of its settings, which was made by an older version."""
-        if not (self.folder / COPY).exists():
-            with self._database.read() as connection:
-                text = connection.execute("SELECT settings FROM state").fetchone()[0]
-                whole = settings_hold(connection)
-            if whole and text != "{}":
-                write_copy(self.folder, text)
+        """Write the copy anew where it is missing, damaged, or of settings that are no more."""
+        with tolerant(self._database) as connection:
+            whole = _to_be_copied(self.folder, connection) is None
+        if not whole:
+            with self._database.write() as connection:  # in the order of the settings
+                if (text := _to_be_copied(self.folder, connection)) is not None:
+                    write_copy(self.folder, text)
 
     # Writing
 
@@ -489,6 +491,14 @@ class LocalStore(LocalWork, LocalFeedback):
             except SegmentGone:
                 self._table = None
         return find()
+
+
+def _to_be_copied(folder: Path, connection: Connection) -> str | None:
+    """The settings, if they are whole and their copy is another."""
+    if not settings_hold(connection):
+        return None
+    text = str(connection.execute("SELECT settings FROM state").fetchone()[0])
+    return None if text in ("{}", read_copy(folder)) else text
 
 
 def _sum_bm25(table: PageTable, connection: Connection, terms: Sequence[str]) -> Floats:

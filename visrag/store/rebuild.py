@@ -2,58 +2,65 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
-from ..errors import StoreError
-from .checksums import seal_settings, unsealed
-from .damage import COPY, DATABASE
-from .database import Database, in_use, mapped
+from .checksums import seal_settings
+from .damage import DATABASE, TABLES, WORK, read_copy, text_columns
+from .database import Database, mapped, new_database, put_in_place
 from .documents import reindex
 from .segments import sync_folder
 
-# In the order of what belongs to what, with the columns that a table's rows are in the order of.
-TABLES = {
-    "state": "id", "generations": "id", "tags": "generation, key", "pages": "id", "page_texts": "page", "legs": "id",
-    "segments": "id", "page_vectors": "leg, page", "places": "rowid", "failures": "rowid", "originals": "rowid",
-    "images": "rowid", "jobs": "generation", "pieces": "rowid",
-    "feedback": "review, question, document, page, reviewer",
-}  # fmt: skip
-WORK = "rebuild"  # the folder in which it is made
 HEADER = 100  # bytes of an SQLite file before its first page (sqlite.org/fileformat.html, 1.3)
 
 
-def rebuild(folder: Path) -> None:
-    """Put a new database in the place of a damaged one. What could not be read is missing from it: checksums tell.
+def rebuild(folder: Path) -> str:
+    """Put a new database in the place of a damaged one: the name of the folder where that is kept, "" for none.
 
-    Nobody may have the index open. Raises StoreError, and then all is as it was.
+    What could not be read is missing from the new one: checksums tell. The caller is in ``database.alone``, and deletes
+    the folder ``WORK`` once nothing is damaged. Raises StoreError, and then all is as it was.
     """
-    path = folder / DATABASE
+    path, work = folder / DATABASE, folder / WORK
     with mapped(path):
-        if path.exists() and in_use(path):
-            raise StoreError(f"{path} is open in another process: end what uses the index, then run this again")
-        work = folder / WORK
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
+        put_in_place(path)
+        work.mkdir(exist_ok=True)
+        _empty(work)
         try:
-            _rebuild(folder, path, work)
+            aside = _rebuild(folder, path, work)
         finally:
-            shutil.rmtree(work, ignore_errors=True)
+            _empty(work)
+    return aside
 
 
-def _rebuild(folder: Path, path: Path, work: Path) -> None:
-    new, old = Database(work / "new.db", create=True), work / "old.db"
+def _empty(work: Path) -> None:
+    """Delete what is in a folder, but a new database that is whole."""
+    for left in work.iterdir():
+        if left != new_database(work.parent / DATABASE):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def _rebuild(folder: Path, path: Path, work: Path) -> str:
+    old, kept = work / "old.db", work / "kept"
+    kept.mkdir()
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            _copy(path.with_name(path.name + suffix), kept / f"{path.name}{suffix}")
+            if suffix != "-shm":
+                shutil.copyfile(kept / f"{path.name}{suffix}", f"{old}{suffix}")
+    sync_folder(kept)
+    Database(work / "new.db", create=True).close()
+    first = (work / "new.db").read_bytes()
+    new = Database(work / "new.db", create=False, held=True)
     try:
-        for suffix in ("", "-wal"):
-            with suppress(FileNotFoundError):
-                shutil.copyfile(f"{path}{suffix}", f"{old}{suffix}")
         with new.write() as connection:
             connection.execute("DELETE FROM state")
             if old.exists():
-                _mend_file(old, connection)
+                _mend_file(old, connection, first)
                 with closing(sqlite3.connect(old, isolation_level=None)) as damaged:
                     damaged.text_factory = lambda data: data.decode("utf-8", "replace")
                     _copy_rows(damaged, connection)
@@ -61,16 +68,29 @@ def _rebuild(folder: Path, path: Path, work: Path) -> None:
             reindex(connection)
     finally:
         new.close()
-    for suffix in ("-wal", "-shm"):
-        Path(f"{path}{suffix}").unlink(missing_ok=True)
-    (work / "new.db").replace(path)
-    sync_folder(folder)
+    aside = ""
+    if old.exists():
+        aside = f"damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(2).hex()}"
+        kept.replace(folder / aside)
+        sync_folder(folder)
+    (work / "new.db").replace(new_database(path))
+    sync_folder(work)
+    put_in_place(path)
+    return aside
 
 
-def _mend_file(old: Path, new: sqlite3.Connection) -> None:
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file, so that it is on the disk."""
+    shutil.copyfile(source, target)
+    with target.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _mend_file(old: Path, new: sqlite3.Connection, fresh: bytes) -> None:
     """Write what is the same in every index's file over the old one's: the header, and what the tables are.
 
-    It is a copy, so nothing is lost where that makes things worse.
+    ``fresh``: the file of a new index; the tables of any that this version made begin where its do. ``old`` is a copy,
+    so nothing is lost where that makes things worse.
     """
     size = old.stat().st_size
     length = new.execute("PRAGMA page_size").fetchone()[0]
@@ -85,19 +105,36 @@ def _mend_file(old: Path, new: sqlite3.Connection) -> None:
         head[40:44] = start[40:44]
         file.seek(0)
         file.write(head)
+    if not _mend_schema(old, new):
+        with old.open("r+b") as file:
+            file.seek(HEADER)
+            file.write(fresh[HEADER:length])
+        _mend_schema(old, new)
+
+
+def _mend_schema(old: Path, new: sqlite3.Connection) -> bool:
+    """Write what the tables are; whether all of them are known then."""
     with suppress(sqlite3.Error), closing(sqlite3.connect(old, isolation_level=None)) as damaged:
         damaged.execute("PRAGMA writable_schema = ON")
         rows = new.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
         for name, sql in rows:
             damaged.execute("UPDATE sqlite_master SET sql = ? WHERE name = ? AND sql <> ?", (sql, name, sql))
+        names = "SELECT type, name FROM sqlite_master ORDER BY 1, 2"
+        return damaged.execute(names).fetchall() == new.execute(names).fetchall()
+    return False
 
 
 def _copy_rows(damaged: sqlite3.Connection, new: sqlite3.Connection) -> None:
     damaged.execute("PRAGMA writable_schema = ON")  # so that what it is made of need not all be readable
     for table, order in TABLES.items():
         columns = [row[1] for row in new.execute(f"PRAGMA table_info({table})")]
+        texts = set(text_columns(new, table))
         marks = ", ".join("?" * len(columns))
-        for row in _rows(damaged, table, columns, order):
+        for values in _rows(damaged, table, columns, order):
+            row = [
+                value.decode("utf-8", "replace") if column in texts and isinstance(value, bytes) else value
+                for column, value in zip(columns, values, strict=True)
+            ]
             with suppress(sqlite3.IntegrityError):  # it belongs to what could not be read, or is there
                 new.execute(f"INSERT INTO {table} VALUES ({marks})", row)
 
@@ -114,9 +151,10 @@ def _rows(damaged: sqlite3.Connection, table: str, columns: list[str], order: st
 
 
 def _mend_settings(folder: Path, new: sqlite3.Connection) -> None:
-    """Take the settings of the copy where the state of the index could not be read."""
+    """Take the settings of the copy where the state of the index could not be read. Without one there are none, which
+    is damage where there are pages that were made by them."""
     if new.execute("SELECT 1 FROM state").fetchone() is None:
-        copy = folder / COPY
-        text = unsealed(copy.read_text(encoding="utf-8", errors="replace")) if copy.is_file() else None
+        text = read_copy(folder)
         new.execute("INSERT INTO state (id, settings, changes) VALUES (1, ?, 1)", (text or "{}",))
-        seal_settings(new)
+        if text or new.execute("SELECT 1 FROM page_vectors").fetchone() is None:
+            seal_settings(new)

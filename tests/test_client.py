@@ -244,7 +244,7 @@ def near(record: object) -> list[object]:
 
 def test_the_client_has_the_methods_of_the_index() -> None:
     own, other = public(Client), public(Index)
-    del other["open"], other["load"]  # its store, and its models
+    del other["open"], other["load"], other["check"]  # its store, its models, its files
     assert own.keys() == other.keys()
     for name, signature in own.items():
         assert signature == other[name], name

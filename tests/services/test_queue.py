@@ -121,7 +121,7 @@ def test_a_worker_that_is_asked_to_end_loses_nothing_and_nothing_is_done_twice(
     if name == "text":
         document, options = paper(tmp_path / "end of text.pdf", 64), ()
     else:  # pages that take their time to be read
-        document, options = paper(tmp_path / f"end of {name}.pdf", 10, lines=2), ("--ocr", "always")
+        document, options = paper(tmp_path / f"end of {name}.pdf", 40, lines=2), ("--ocr", "always")
     with counting(cluster.index) as counted:
         cluster.drop(document, *options)
         with cluster.store() as store:

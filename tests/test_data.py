@@ -18,7 +18,7 @@ from visrag.records import Page
 
 pytestmark = [pytest.mark.data, pytest.mark.slow]
 
-PAGES = 50  # of real documents, in all
+PAGES = 100  # of real documents, in all: with fewer, a question more or less decides
 
 
 @pytest.mark.timeout(600)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import mimetypes
 import os
@@ -17,7 +16,7 @@ from typing import Any, get_args
 from .encoders import Encoders, settings_hash
 from .errors import Damaged, DocumentError, NotFound
 from .ingest import Progress, Silent, ingest
-from .kinds import media_type
+from .kinds import media_type, sha256_of
 from .models import legs
 from .records import Document
 from .settings import IngestSettings, Ocr, RendererName, Route
@@ -243,7 +242,6 @@ def copied(original: Path, name: str, folder: Path) -> Path:
 def _has(path: Path, sha256: str) -> bool:
     """Whether a file is there and has this content."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        return sha256_of(path) == sha256
     except (OSError, ValueError):
         return False

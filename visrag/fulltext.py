@@ -15,6 +15,7 @@ Of ASCII, terms hold only lower-case letters, digits and ".": the full-text inde
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import threading
@@ -32,6 +33,7 @@ that the their then there these they this to was will with
 STOP_WORDS = frozenset(_LUCENE.split())
 LONGEST = 64  # characters of a term; the rest is cut
 JOINT = "\ue000"  # between the terms of a phrase
+K1, B = 1.2, 0.75  # BM25's usual constants
 PHRASE = 0.7  # what a phrase's BM25 counts beside that of a term
 
 
@@ -104,6 +106,12 @@ def phrases(text: str) -> list[str]:
 def weight(term: str) -> float:
     """What the BM25 of a term or phrase is multiplied by."""
     return PHRASE if JOINT in term else 1.0
+
+
+def idf(texts: int, having: int) -> float:
+    """Lucene's idf of a term that ``having`` of so many texts hold, ln(1 + (N − n + ½) / (n + ½)): unlike FTS5's own it
+    is positive for a term that is in most of them."""
+    return math.log(1 + (texts - having + 0.5) / (having + 0.5))
 
 
 def query_terms(question: str) -> list[str]:

@@ -9,7 +9,6 @@ and so many are drawn that they cover at least as much of the page as the region
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
 from bisect import bisect_right
@@ -23,7 +22,7 @@ import numpy as np
 
 from .blocks import text_lines
 from .boxes import area, cut_to
-from .fulltext import query_terms, terms
+from .fulltext import K1, B, idf, query_terms, terms
 from .records import Box, Page, PageRef, Region
 from .words import WORD
 
@@ -32,7 +31,6 @@ OCCURRENCES = 2  # on its page, at most
 INSIDE = 0.8  # of a word's box
 COUNTS = (1, 2, 3, 5)  # of regions: the points of the curve
 TOP = 3  # of them, which stand for the whole
-K1, B = 1.2, 0.75  # of BM25
 
 
 class Pages(Protocol):
@@ -120,7 +118,7 @@ def best_lines(page: Page, question: str) -> list[Box]:
     scores = [0.0] * len(bags)
     for term in set(query_terms(question)):
         holding = sum(term in bag for bag in bags)
-        rarity = math.log(1 + (len(bags) - holding + 0.5) / (holding + 0.5))
+        rarity = idf(len(bags), holding)
         for i, bag in enumerate(bags):
             scores[i] += rarity * bag[term] * (K1 + 1) / (bag[term] + K1 * (1 - B + B * lengths[i] / mean))
     return [lines[i].box for i in sorted(range(len(lines)), key=lambda i: -scores[i])]

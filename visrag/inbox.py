@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .errors import Reason
-from .kinds import SUFFIXES
+from .kinds import SUFFIXES, sha256_of
 from .records import Document, Job, Order
 from .settings import IngestSettings
 from .sources import Source, find_sources
@@ -58,7 +58,7 @@ def _look_at(store: Store, inbox: Path, source: Source, jobs: Mapping[str, Job])
     if job is not None and (noted or changed < job.queued):
         return
     document = store.document(source.name)
-    current = document is not None and is_current(store, document, _hash(source.path), IngestSettings())
+    current = document is not None and is_current(store, document, sha256_of(source.path), IngestSettings())
     if os.stat(source.path).st_ctime != changed:
         return
     if document is not None and current:
@@ -117,8 +117,3 @@ def _free(path: Path) -> Path:
         number += 1
         found = path.with_name(f"{path.stem} ({number}){path.suffix}")
     return found
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

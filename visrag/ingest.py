@@ -17,6 +17,7 @@ from typing import Protocol
 from .ahead import Ended, Opened, Rendered, Rendering
 from .encoders import BATCH, Encoders, render_options, settings_hash
 from .errors import DocumentError, EncoderError, FileChanged, PageRefused, Reason
+from .kinds import sha256_of
 from .memory import peak_memory
 from .records import Document, EncodedPage, Failure, Leg, Page
 from .settings import IngestSettings
@@ -143,8 +144,8 @@ class _Run:
         """Whether a source is not in the index as it is now. Takes its hash."""
         content = ""
         self._stamps[source.name] = _stamp(source.path)
-        with suppress(OSError), source.path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
+        with suppress(OSError):
+            content = sha256_of(source.path)
         self._contents[source.name] = content
         known = self._store.document(source.name)
         if known is None or known.state == "ingesting":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from .errors import DocumentError, Reason
@@ -65,3 +66,9 @@ def _not_what_it_says(suffix: str, head: bytes, is_html: bool) -> str:
     if is_html:
         return f"is an HTML page named {suffix}: fetch the file itself, or name the page .html"
     return f"does not begin as a {suffix} file does: fetch or save it again"
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's content, in hexadecimal. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

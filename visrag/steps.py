@@ -12,7 +12,6 @@ So is a file that changes while it is read.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +20,7 @@ from typing import Any
 
 from .encoders import encoders_of, render_options, settings_hash
 from .errors import DocumentError, EncoderError, FileChanged, NotFound, PageRefused, Reason, StoreError
+from .kinds import sha256_of
 from .parcel import ParcelDamaged, pack_parcel, unpack_parcel
 from .records import Document, EncodedPage, Failure, Job, Leg, Page, Piece, QueueName
 from .render import Renderer, RenderOptions
@@ -225,7 +225,7 @@ def _identify(store: Store, job: Job, path: Path, settings: IngestSettings) -> D
     """The document as far as it is known before it is opened. Raises DocumentError."""
     name = job.order.name
     try:
-        content = _hash(path)
+        content = sha256_of(path)
     except OSError as error:
         why = f"{path} cannot be read ({error.strerror}): put it back, or give the workers the right to read it"
         raise DocumentError(name, None, Reason.MISSING, why) from error
@@ -299,14 +299,9 @@ def _unpack(store: Store, piece: Piece) -> list[Page] | None:
 def _holds(path: str, content: str) -> bool:
     """Whether a file is there with this content."""
     try:
-        return _hash(local_path(path)) == content
+        return sha256_of(local_path(path)) == content
     except OSError:
         return False
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

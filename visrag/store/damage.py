@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -15,6 +14,7 @@ from sqlite3 import Connection
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ..errors import Damaged
+from ..kinds import sha256_of
 from .checksums import (
     page_holds,
     read_facts,
@@ -263,8 +263,7 @@ def _check_files(folder: Path, connection: Connection, row: _Row, found: Found, 
 def _wrong(path: Path, sha256: str) -> str:
     """What is wrong with a file that is known by its hash, "" for nothing."""
     try:
-        with path.open("rb") as file:
-            same = hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        same = sha256_of(path) == sha256
     except FileNotFoundError:
         return "is missing"
     except OSError as error:

@@ -27,10 +27,9 @@ import numpy as np
 from qdrant_client import models
 
 from ..compress import from_int8
-from ..fulltext import PHRASE
+from ..fulltext import K1, PHRASE, B
 from ..records import EncodedPage, Filter, Floats, Page, PageRef, Places
 from .packing import PackedPage, pack, unpack_places, unpack_words
-from .tables import K1, B
 
 FULLTEXT = "fulltext"
 POOLED = ".pooled"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,14 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import Damaged, StoreError
-from ..fulltext import weight
+from ..fulltext import K1, B, idf, weight
 from ..maxsim import Block, score_pages
 from ..records import Filter, Floats, PageRef, QueryVectors
 from .segments import ALIGN, CURE, SegmentReader
 
 Rows = NDArray[np.int64]
-
-K1, B = 1.2, 0.75  # BM25's usual constants
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +171,8 @@ class PageTable:
     def bm25(self, connection: sqlite3.Connection, term: str) -> tuple[Rows, Floats]:
         """The rows of the pages that hold a term, ascending, and its BM25 in each, over all visible pages.
 
-        weight × idf × tf × (k1 + 1) / (tf + k1 × (1 − b + b × length / mean length)), with Lucene's idf,
-        ln(1 + (N − n + ½) / (n + ½)): unlike FTS5's own it is positive for a term that is in most pages. The weight is
-        that of ``fulltext.weight``; a page's length counts no phrases.
+        weight × idf × tf × (k1 + 1) / (tf + k1 × (1 − b + b × length / mean length)), with ``fulltext.weight`` and
+        ``fulltext.idf``; a page's length counts no phrases.
         """
         if term not in self.postings:
             sql = "SELECT doc, count(*) FROM fulltext_terms WHERE term = ? GROUP BY doc"
@@ -184,9 +180,8 @@ class PageTable:
             rows = self.rows_of_ids(ids)
             order = np.argsort(rows)
             rows, tf = rows[order], counts[order].astype(np.float64)
-            idf = math.log(1 + (len(self.ids) - len(rows) + 0.5) / (len(rows) + 0.5))
             share = self.lengths[rows] / max(1.0, self.lengths.mean()) if len(rows) else tf
-            scores = weight(term) * idf * tf * (K1 + 1) / (tf + K1 * (1 - B + B * share))
+            scores = weight(term) * idf(len(self.ids), len(rows)) * tf * (K1 + 1) / (tf + K1 * (1 - B + B * share))
             if sum(len(found) for found, _ in list(self.postings.values())) > 4_000_000:
                 self.postings.clear()
             self.postings[term] = rows, scores.astype(np.float32)

@@ -22,7 +22,7 @@ class Hand:
 
     def __init__(self, store: Store, encoders: Encoders, renderer: Renderer, downloads: Downloads) -> None:
         self.store, self.encoders, self.renderer, self.downloads = store, encoders, renderer, downloads
-        self.passwords: tuple[str, ...] = ()
+        self.own = IngestSettings()
         self.sent: list[Piece] = []
         self.done: list[str] = []
         self.dispatch = Dispatch(store, self.sent.append)
@@ -44,9 +44,9 @@ class Hand:
     def do(self, piece: Piece, stopping: Callable[[], bool] = lambda: False) -> Outcome:
         self.done.append(piece.queue)
         if piece.queue == "ingest":
-            return open_document(self.store, piece, self.renderer, self.passwords, self.downloads)
+            return open_document(self.store, piece, self.renderer, self.own, self.downloads)
         if piece.queue == "render":
-            return render_pages(self.store, piece, self.renderer, self.passwords, stopping)
+            return render_pages(self.store, piece, self.renderer, self.own, stopping)
         return encode_pages(self.store, piece, self.encoders.encode)
 
     def work(self) -> list[Document]:

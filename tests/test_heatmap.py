@@ -200,6 +200,16 @@ def test_a_line_with_two_tokens_beats_a_line_with_one_token_three_times() -> Non
     assert found[0].score > found[1].score
 
 
+def test_a_word_that_full_text_matches_counts_beside_its_tokens() -> None:
+    page = page_of([(0.1, 0.2, "tramways go on"), (0.1, 0.5, "a tram of old"), (0.1, 0.8, "some other words")])
+    places, maps = on_words(page, {"tram": [0.7], "tramways": [0.7]}, tokens=1)
+    one, other = regions(page, places, maps, ONE, terms=["sell", "tram"])
+    assert (one.text, other.text) == ("a tram of old", "tramways go on")
+    # 0.5 above the median for the token, 0.8 for the term; 0.13 and 0.14 wide, 0.02 high
+    assert one.score == pytest.approx((0.5 + 0.8) / (0.13 * 0.02 + 0.01) ** 0.3, rel=1e-4)
+    assert other.score == pytest.approx(0.5 / (0.14 * 0.02 + 0.01) ** 0.3, rel=1e-4)
+
+
 def test_tokens_without_weight_make_no_region() -> None:
     page = page_of([(0.1, 0.2, "alpha beta gamma"), (0.1, 0.5, "delta epsilon zeta")])
     places, maps = on_words(page, {"alpha": [0.9, 0.2], "zeta": [0.2, 0.9]}, tokens=2)

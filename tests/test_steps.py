@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from visrag.errors import EncoderError, FileChanged
 from visrag.models import Models
 from visrag.records import Document, EncodedPage, Filter, Order, Page, PageRef, Piece
 from visrag.render import Renderer
-from visrag.settings import Route
+from visrag.settings import QueueSettings, Route
 from visrag.steps import AGAIN, ATTEMPTS, HANDED_IN, PIECE_PAGES, encode_pages, end, options_of
 from visrag.store.local import LocalStore
 from visrag.store.remote import Downloads
@@ -349,12 +350,19 @@ def test_a_locked_document(store: LocalStore, hand: Hand, tmp_path: Path) -> Non
     hand.enqueue(file, NO_OCR)
     hand.work()
     assert store.failures()[0].reason == "password"
-    hand.passwords = ("tide",)
+    hand.own = IngestSettings(passwords=("tide",))
     hand.enqueue(file, NO_OCR)
     [done] = hand.work()
     assert (done.state, done.indexed) == ("indexed", 2)
     assert store.image_path(PageRef("locked.pdf", 2)) is not None
     assert "tide" not in str([job.order for job in store.jobs()])
+
+
+def test_memory_is_limited_by_the_worker_and_not_the_order(store: LocalStore, hand: Hand, tmp_path: Path) -> None:
+    hand.own = QueueSettings.from_environment({"VISRAG_MEMORY": "20"}).own  # MiB: less than Python alone has
+    hand.enqueue(pdf(tmp_path / "a.pdf", 1), replace(NO_OCR, memory=0))
+    (document,) = hand.work()
+    assert (document.state, [failure.reason for failure in store.failures()]) == ("failed", ["too_large"])
 
 
 def test_a_document_without_pages_to_encode(store: LocalStore, hand: Hand, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from .errors import StoreError, UsageError, VisragError
 from .models import Models
 from .reader import spawn
 from .records import Load, QueueName
-from .settings import QueueSettings
+from .settings import MEMORY, QueueSettings
 from .steps import Outcome
 from .store.opening import QDRANT
 from .store.qdrant_address import Address
@@ -54,8 +54,8 @@ class Alone:
     """A child process that does the queue's work, started again when it dies. A context manager.
 
     ``index``: a folder, or a qdrant:// URL of a server. ``text``, ``vision``, ``device``: as of ``visrag.Index``.
-    ``passwords``: to open documents with. ``lease``: seconds for which a piece stays a dead child's. Raises UsageError
-    for an index that no second process can open.
+    ``passwords``, ``memory``: as of ``QueueSettings``. ``lease``: seconds for which a piece stays a dead child's.
+    Raises UsageError for an index that no second process can open.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Alone:
         vision: str | None = None,
         device: str | None = None,
         passwords: tuple[str, ...] = (),
+        memory: int = MEMORY,
         lease: float = LEASE,
     ) -> None:
         if index.startswith(QDRANT) and (address := Address.parse(index)).local:
@@ -77,6 +78,7 @@ class Alone:
             vision=vision or "",
             device=device or "",
             passwords=passwords,
+            memory=memory,
             lease=lease,
             sweep=lease / 3,
         )

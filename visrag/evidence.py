@@ -1,8 +1,8 @@
 """Token scores on their places → the few regions of a page that hold the evidence, each with its text.
 
 Words and patches go one way: a word has the evidence of the places on it (its own token vectors, or the patches under
-it); the passages of the page (``visrag.passages``) that answer to most of the question are its regions. Connected
-patches without a word under them make regions of their own.
+it), and that of the terms of full text that it holds; the passages of the page (``visrag.passages``) that answer to
+most of the question are its regions. Connected patches without a word under them make regions of their own.
 
 The constants of this module and of ``visrag.passages`` were chosen on the dev set, on the documents whose name has an
 even sha256.
@@ -24,19 +24,23 @@ from .records import BOX_UNITS, Box, Floats, Page, Places, Region, Word
 
 KEEP = 0.35  # regions below this share of the best region's score are not given
 OVERLAP = 0.25  # of the smaller of two regions, at most
+TERM = 0.8  # of a word, for a term that it holds; for a token it is an excess of cosine, seldom above 0.6
 FIGURE = 0.045  # of the page at most in a region without words, where a higher threshold makes it so
 
 
-def regions(page: Page, places: Places, maps: Floats, weights: Floats, count: int = 5) -> tuple[Region, ...]:
+def regions(
+    page: Page, places: Places, maps: Floats, weights: Floats, terms: Collection[str] = (), count: int = 5
+) -> tuple[Region, ...]:
     """The few boxes of a page that hold the evidence, best first. Empty where nothing stands out.
 
-    ``maps`` (t, m) as from ``heatmap.token_maps``, ``weights`` (t,): 0 for tokens that must not count. A place's
-    evidence for a token is by how much it exceeds the page's median for that token. A line has for each token the best
-    of its words, so that a line that answers to several tokens beats one that answers to one of them several times.
+    ``maps`` (t, m) as from ``heatmap.token_maps``, ``weights`` (t,): 0 for tokens that must not count; ``terms``: those
+    of full text. A place's evidence for a token is by how much it exceeds the page's median for that token. A line has
+    for each token and term the best of its words, so that a line that answers to several beats one that answers to one
+    of them several times.
     """
     evidence = _evidence(maps, weights)
     by_word, wordless = _on_words(page.words, places, evidence)
-    passages = Passages(page, by_word)
+    passages = Passages(page, np.concatenate([by_word, _holding(page, terms)], axis=1))
     found = [*passages, *_areas(places, evidence, wordless)]
     found.sort(key=lambda passage: (-passage.score, passage.box[1], passage.box[0], passage.lines.start))
     kept: list[Passage] = []
@@ -64,15 +68,19 @@ def _together(passages: Passages, kept: Sequence[Passage]) -> list[Passage]:
 
 
 def term_regions(page: Page, terms: Collection[str]) -> tuple[Region, ...]:
-    """As ``regions``, for full text: a word's evidence for a term is 1 where the term occurs in it, else 0."""
-    rows = {term: row for row, term in enumerate(terms)}
+    """As ``regions``, of a page without vectors."""
+    return regions(page, Places.of_boxes([], []), np.empty((0, 0), np.float32), np.empty(0, np.float32), terms)
+
+
+def _holding(page: Page, terms: Collection[str]) -> Floats:
+    """The evidence of words for terms, (words, terms)."""
+    columns = {term: column for column, term in enumerate(terms)}
     starts = [word.start for word in page.words]
-    maps = np.zeros((len(rows), len(starts)), np.float32)
+    found = np.zeros((len(starts), len(columns)), np.float32)
     for term, start, _ in term_spans(page.text):
-        if term in rows and starts and starts[0] <= start:
-            maps[rows[term], bisect_right(starts, start) - 1] = 1.0
-    places = Places.of_boxes([word.boxes[0] for word in page.words], range(len(starts)))
-    return regions(page, places, maps, np.ones(len(rows), np.float32))
+        if term in columns and starts and starts[0] <= start:
+            found[bisect_right(starts, start) - 1, columns[term]] = TERM
+    return found
 
 
 def _evidence(maps: Floats, weights: Floats) -> Floats:

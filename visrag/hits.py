@@ -107,11 +107,12 @@ class Account:
 
 
 def page_regions(question: str, page: Page, maps: TokenMaps | None, token: str | None = None) -> tuple[Region, ...]:
-    """The regions that the vectors point to, of the question or one of its tokens; where a page has no maps, those of
-    the words that full text matches. Raises UsageError for a token that is not the question's."""
+    """The regions that the vectors and full text point to, of the question or one of its tokens; those of full text
+    where a page has no maps. Raises UsageError for a token that is not the question's."""
+    terms = set(query_terms(token or question))
     if maps is None:
-        return term_regions(page, dict.fromkeys(query_terms(token or question)))
-    return regions(page, maps.places, maps.values, maps.content if token is None else maps.only(token))
+        return term_regions(page, terms)
+    return regions(page, maps.places, maps.values, maps.content if token is None else maps.only(token), terms)
 
 
 def snippet_of(regions: Sequence[Region], text: str) -> str:

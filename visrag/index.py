@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Self
 
 from .account import shares
 from .errors import Damaged, NotFound, Reason, UsageError
-from .evidence import regions
 from .heatmap import Scale, TokenMaps, overlay, question_map
 from .hits import IMAGE_SIDE, Account, Answer, Highlight, Hit, page_regions, snippet_of
 from .models import Models, legs
@@ -291,7 +290,7 @@ class Index:
             return Highlight(image, ())
         chosen = maps.content if token is None else maps.only(token)
         values = question_map(maps.values, chosen)
-        marks = regions(self.open().page(ref), maps.places, maps.values, chosen)
+        marks = page_regions(question, self.page(document, page), maps, token)
         drawn = overlay(image, values, maps.places, Scale.of(maps.values, maps.content), marks)
         return Highlight(drawn, marks)
 

@@ -24,7 +24,7 @@ FEW, SHORTEST = 3, 4  # lines of a paragraph of which no sentence stands alone; 
 GAP = 1.5  # line heights between a heading and its block, one row and the next, at most
 INDENT = 0.06  # of the page's width between the left edges of a heading and its block, at most
 LABEL_WORDS, LABEL_AREA = 3, 0.02  # short blocks (labels of a chart, cells) join over any distance within this area
-COMPACT = 0.2  # how strongly a smaller passage is preferred (an exponent)
+COMPACT = 0.3  # how strongly a smaller passage is preferred (an exponent)
 MARGIN = 0.07  # of the page's height, at top and bottom: running heads and feet, which count half
 _END = re.compile(r"[.!?]['’”\")\]]*(?:\[\d+\])*$|[。！？]$")
 

@@ -15,8 +15,8 @@ Route: TypeAlias = Literal["auto", "vision", "text", "both"]
 Ocr: TypeAlias = Literal["auto", "off", "always"]
 RendererName: TypeAlias = Literal["pdfium", "poppler"]
 
-
 MOST_SECONDS = 86_400
+MEMORY = 2048  # MiB of one rendering process
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class IngestSettings:
     passwords: tuple[str, ...] = field(default=(), repr=False)
     jobs: int = field(default_factory=lambda: max(1, min(4, os.cpu_count() or 1)))
     page_timeout: float = 60.0
-    memory: int = 2 << 30
+    memory: int = MEMORY << 20
     max_pixels: int = 180_000_000
     max_words: int = 100_000
     max_pages: int = 50_000
@@ -58,9 +58,9 @@ class QueueSettings:
     """How a process takes part in the queue. Each is taken from the environment: VISRAG_INDEX, VISRAG_BROKER, …
 
     ``index``: a folder or a qdrant:// URL. ``broker``: Redis; a database of its own for each index. ``text``,
-    ``vision``, ``device``: as of ``visrag.Index``. ``passwords``: to open documents with, one a line. ``inbox``: a
-    folder that ingest workers watch. ``waiting_pages``: rendered pages that may wait for the encoders.
-    ``metrics_port``: for Prometheus, 0 for none, at ``metrics_host``.
+    ``vision``, ``device``: as of ``visrag.Index``. ``passwords``: to open documents with, one a line. ``memory``: MiB
+    of one rendering process (0: any). ``inbox``: a folder that ingest workers watch. ``waiting_pages``: rendered pages
+    that may wait for the encoders. ``metrics_port``: for Prometheus, 0 for none, at ``metrics_host``.
 
     In seconds: ``lease``, for which a piece of work is a worker's unless it says that it goes on; ``piece_limit``,
     after which a worker that still has it is ended; ``sweep``, between two looks for what was lost; ``visibility``,
@@ -73,6 +73,7 @@ class QueueSettings:
     vision: str = ""
     device: str = ""
     passwords: tuple[str, ...] = field(default=(), repr=False)
+    memory: int = MEMORY
     inbox: str = ""
     lease: float = 60.0
     piece_limit: float = 3600.0
@@ -92,6 +93,11 @@ class QueueSettings:
             if text and setting.name not in values:
                 values[setting.name] = _parsed(name, text, setting.default)
         return cls(**values)
+
+    @property
+    def own(self) -> IngestSettings:
+        """What no order says, since it is this machine's: passwords and memory."""
+        return IngestSettings(passwords=self.passwords, memory=self.memory << 20)
 
     @property
     def models(self) -> tuple[str, ...]:

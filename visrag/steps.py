@@ -53,26 +53,25 @@ def options_of(settings: IngestSettings) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in ("passwords", "jobs", "memory")}
 
 
-def settings_of(job: Job, passwords: tuple[str, ...] = ()) -> IngestSettings:
+def settings_of(job: Job, own: IngestSettings | None = None) -> IngestSettings:
+    """The settings of an order, with what is a worker's ``own``."""
     options = {name: value for name, value in job.order.options.items() if name not in (AGAIN, HANDED_IN)}
-    return IngestSettings(**options, passwords=passwords)
+    return replace(own or IngestSettings(), **options)
 
 
-def open_document(
-    store: Store, piece: Piece, renderer: Renderer, passwords: tuple[str, ...], downloads: Downloads
-) -> Outcome:
+def open_document(store: Store, piece: Piece, renderer: Renderer, own: IngestSettings, downloads: Downloads) -> Outcome:
     """The step "ingest": find out what a document is, keep its file, and cut its pages into pieces."""
     job = store.job(piece.generation)
     if job is None:
         return Outcome()
-    settings = settings_of(job, passwords)
+    settings = settings_of(job, own)
     document = Document(job.order.name, "", "", "", job.order.tags or {}, path=_path_of(job))
     try:
         with downloads.file(job.order.uri) as path:
             before = _stamp(path)
             document = _identify(store, job, path, settings)
             known = store.document(job.order.name)
-            if not job.order.options.get(AGAIN) and _unchanged(known, document, bool(passwords)):
+            if not job.order.options.get(AGAIN) and _unchanged(known, document, bool(own.passwords)):
                 store.abandon(piece.generation)
                 log.info("%s: unchanged", document.name)
                 return Outcome()
@@ -95,7 +94,7 @@ def open_document(
 
 
 def render_pages(
-    store: Store, piece: Piece, renderer: Renderer, passwords: tuple[str, ...], stopping: Callable[[], bool]
+    store: Store, piece: Piece, renderer: Renderer, own: IngestSettings, stopping: Callable[[], bool]
 ) -> Outcome:
     """The step "render": read pages, and hand each to the encoders that it is routed to.
 
@@ -104,7 +103,7 @@ def render_pages(
     job = store.job(piece.generation)
     if job is None:
         return Outcome()
-    settings = settings_of(job, passwords)
+    settings = settings_of(job, own)
     name = job.order.name
     pages: list[Page] = []
     failures: list[Failure] = []

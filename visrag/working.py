@@ -68,14 +68,14 @@ class Worker:
             return give_up(self.store, piece, str(error)) if piece.attempts >= ATTEMPTS else None
 
     def _step(self, piece: Piece) -> Outcome | None:
-        passwords = self._settings.passwords
+        own = self._settings.own
         if piece.queue == "ingest":
             if wanted_legs(self.store, self._settings.models) is None:  # who has these models is yet to come
                 self._let_go(piece)
                 return None
-            return open_document(self.store, piece, self.renderer, passwords, self.downloads)
+            return open_document(self.store, piece, self.renderer, own, self.downloads)
         if piece.queue == "render":
-            return render_pages(self.store, piece, self.renderer, passwords, self._stopping)
+            return render_pages(self.store, piece, self.renderer, own, self._stopping)
         outcome = encode_pages(self.store, piece, self.encode)
         self._faults = 0
         return outcome

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from ..errors import MissingExtra, UsageError
+from ..settings import QueueSettings
 from ..show import print_rows
 from .settings import ROLES, Role, ServerSettings, cache_folder
 
@@ -93,6 +94,7 @@ def serve(
         if (error.name or "").split(".")[0].startswith("visrag"):
             raise
         raise MissingExtra("The server", "server") from error
+    own = QueueSettings.from_environment()
     settings = ServerSettings(
         collections=_collections(indexes or (os.environ.get("VISRAG_INDEX") or "index",)),
         roots=roots or tuple(os.environ.get("VISRAG_ROOTS", "").splitlines()),
@@ -104,7 +106,8 @@ def serve(
         text=text or "",
         vision=vision or "",
         device=device or "",
-        passwords=tuple(os.environ.get("VISRAG_PASSWORDS", "").splitlines()),
+        passwords=own.passwords,
+        memory=own.memory,
         **options,  # type: ignore[arg-type]
     )
     names = ", ".join(settings.collections)

@@ -75,7 +75,9 @@ class Collection:
         if settings.ingest and settings.broker:
             self._workers = Celery(settings.broker, index)
         elif settings.ingest:
-            self._workers = Alone(index, text=text, vision=vision, device=device, passwords=settings.passwords)
+            self._workers = Alone(
+                index, text=text, vision=vision, device=device, passwords=settings.passwords, memory=settings.memory
+            )
         if self._workers is not None:
             self._kept.callback(self._workers.close)
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
+from ..settings import MEMORY
+
 Role: TypeAlias = Literal["reader", "writer", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)  # each may do what those before it may
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -23,9 +25,10 @@ class ServerSettings:
 
     ``collections``: an index (a folder or a qdrant:// URL) by its name. ``keys``: the file of keys. ``broker``: a
     Redis URL, where Celery workers ingest; without one a process of the server does. ``roots``: folders and URLs
-    from which documents may be taken by URI. ``ingest``: whether documents are taken at all. ``passwords``: to open
-    documents with. ``text``, ``vision``, ``device``: as of ``visrag.Index``. ``cache``: page pictures,
-    ``cache_bytes`` of them. ``hosts``: names by which the server may be called, beside its address.
+    from which documents may be taken by URI. ``ingest``: whether documents are taken at all. ``passwords``,
+    ``memory``: as of ``visrag.settings.QueueSettings``. ``text``, ``vision``, ``device``: as of ``visrag.Index``.
+    ``cache``: page pictures, ``cache_bytes`` of them. ``hosts``: names by which the server may be called, beside its
+    address.
 
     Limits: ``upload_bytes`` and ``body_bytes`` of a request, ``question`` characters, ``hits`` of an answer,
     ``searches`` at once, and ``waiting`` for one of these; ``rate`` requests a second and caller, ``burst`` of them
@@ -41,6 +44,7 @@ class ServerSettings:
     roots: tuple[str, ...] = ()
     ingest: bool = True
     passwords: tuple[str, ...] = field(default=(), repr=False)
+    memory: int = MEMORY
     text: str = ""
     vision: str = ""
     device: str = ""

@@ -1,9 +1,12 @@
-"""Damaged files, read as an ingest reads them: python tests/fuzz.py --count 2000 --seed 1
+"""Damaged files, read as an ingest reads them: python tests/fuzz.py --count 2000 --seed 1 [--ingest]
 
 Each file is one of the evaluation data's odd/ or of samples/, with bytes flipped, a part cut out, the end of another
 file put on, or numbers changed. The same seed gives the same files. Printed: what the files came to, how long they
 took, and the memory of this process and of the rendering process after each. Exit code 1 if an error other than
 DocumentError came up, or a file took longer than its pages' limits.
+
+--ingest: they go through Index.ingest, with a small model of random weights, in lots of 100 files; then it is also a
+fault if a file is neither a document of the index nor among its failures, or if a page of one is not there to be seen.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import argparse
 import os
 import random
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -24,7 +28,9 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from checkpoints import make_checkpoint
 
+from visrag import Index, IngestSettings, VisragError
 from visrag.errors import DocumentError
 from visrag.records import Page
 from visrag.render import Renderer, RenderOptions
@@ -32,6 +38,7 @@ from visrag.render import Renderer, RenderOptions
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("VISRAG_DATA", ROOT.parent / "shared" / "data"))
 LARGEST = 400_000  # bytes of a file that is mutated: large ones take long and say little more
+LOT = 100  # files that are ingested together
 TIMEOUT = 20.0  # seconds a page
 SPARE = 60.0  # seconds that a file may take beyond the limits of its pages
 OPTIONS = RenderOptions(ocr="off", page_timeout=TIMEOUT, max_pages=2000)
@@ -112,11 +119,13 @@ class Report:
         quarter = max(1, len(self.seconds) // 4)
         middle = float(np.median(self.seconds)) * 1000
         lines = [
-            f"{len(self.seconds)} files, {sum(self.seconds):.0f} s, p50 {middle:.0f} ms",
-            "slowest: " + ", ".join(f"{seconds:.1f} s {name}" for seconds, name in self.slowest),
+            f"{sum(self.seconds):.0f} s for {len(self.seconds)}, p50 {middle:.0f} ms",
+            "slowest: " + (", ".join(f"{seconds:.1f} s {name}" for seconds, name in self.slowest) or "not timed"),
             ", ".join(f"{name} {count}" for name, count in sorted(self.outcomes.items())),
         ]
         for name, values in (("this process", self.parent), ("rendering process", self.child)):
+            if not values:
+                continue
             first, last = np.median(values[:quarter]), np.median(values[-quarter:])
             slope = np.polyfit(np.arange(len(values)), values, 1)[0] * 1000 if len(values) > 1 else 0.0
             lines.append(
@@ -170,14 +179,69 @@ def _read(renderer: Renderer, path: Path, report: Report) -> tuple[int, Counter[
     return pages, outcomes
 
 
+def ingest(count: int, seed: int, folder: Path) -> Report:
+    """Ingest ``count`` damaged files into an index in a folder. One of the report's numbers stands for a lot."""
+    report, files, this = Report(), originals(), psutil.Process()
+    model = str(make_checkpoint("ColBERT", folder / "model"))
+    settings = IngestSettings(ocr="off", page_timeout=TIMEOUT, max_pages=2000)
+    with Index(folder / "index", text=model, device="cpu") as index:
+        for first in range(seed * 1_000_000, seed * 1_000_000 + count, LOT):
+            lot = folder / str(first)
+            lot.mkdir()
+            for number in range(first, min(first + LOT, seed * 1_000_000 + count)):
+                name, data = mutated(number, files)
+                (lot / name).write_bytes(data)
+            begun = time.monotonic()
+            try:
+                index.ingest(lot, settings=settings)
+                report.faults += _missing(index, sorted(path.name for path in lot.iterdir()))
+            except Exception:
+                report.faults.append(traceback.format_exc())
+            shutil.rmtree(lot)
+            report.seconds.append(time.monotonic() - begun)
+            report.parent.append(this.memory_info().rss / 1e6)
+        report.outcomes.update(
+            f"{'document' if failure.page is None else 'page'} {failure.reason}" for failure in index.failures()
+        )
+        report.outcomes["document"] = sum(document.state != "failed" for document in index.documents())
+        report.outcomes["page"] = sum(document.indexed for document in index.documents())
+        if not index.search("the heat pump"):
+            report.faults.append("a search finds nothing")
+    return report
+
+
+def _missing(index: Index, names: Sequence[str]) -> list[str]:
+    """What of some files an index neither has nor calls a failure."""
+    known = {document.name: document for document in index.documents()}
+    failed = {(failure.document, failure.page) for failure in index.failures()}
+    faults = []
+    for name in names:
+        if (name, None) in failed:
+            continue
+        if name not in known:
+            faults.append(f"{name}: is not in the index")
+            continue
+        for number in range(1, known[name].pages + 1):
+            if (name, number) not in failed:
+                try:
+                    index.page(name, number)
+                except VisragError as error:
+                    faults.append(f"{name}, page {number}: {error}")
+    return faults
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--ingest", action="store_true", help="through Index.ingest")
     parser.add_argument("--keep", type=Path, help="a folder for files that ended the process or took long")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        report = run(options.count, options.seed, Path(folder), options.keep)
+        if options.ingest:
+            report = ingest(options.count, options.seed, Path(folder))
+        else:
+            report = run(options.count, options.seed, Path(folder), options.keep)
     sys.stdout.write("\n".join([*report.lines(), ""]))
     return 1 if report.faults else 0
 

@@ -29,3 +29,12 @@ def test_damaged_files_end_nothing_and_leave_no_memory_behind(tmp_path: Path) ->
     assert report.outcomes["document corrupt"] > 10
     assert max(report.parent) - report.parent[20] < 30  # MB
     assert len(report.children) == 1  # none of these ends it
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_an_ingest_of_damaged_files_accounts_for_each(tmp_path: Path) -> None:
+    report = fuzz.ingest(100, SEED, tmp_path)
+    assert report.faults == []
+    assert report.outcomes["page"] > 20
+    assert report.outcomes["document corrupt"] > 10

@@ -104,8 +104,11 @@ class Report:
     """What came of the files. ``slowest``: (seconds, name) of three. ``parent``, ``child``: MB resident after each
     file, of this process and of the rendering process; ``children``: the process ids of the latter.
 
-    In arrays of numbers, which take no memory to speak of: what grows is what is measured.
+    In arrays of numbers, which take no memory to speak of: what grows is what is measured. ``each``: files that one of
+    the numbers stands for.
     """
+
+    each: int = 1
 
     outcomes: Counter[str] = field(default_factory=Counter)
     seconds: array[float] = field(default_factory=lambda: array("d"))
@@ -119,7 +122,7 @@ class Report:
         quarter = max(1, len(self.seconds) // 4)
         middle = float(np.median(self.seconds)) * 1000
         lines = [
-            f"{sum(self.seconds):.0f} s for {len(self.seconds)}, p50 {middle:.0f} ms",
+            f"{sum(self.seconds):.0f} s, of each {self.each} p50 {middle:.0f} ms",
             "slowest: " + (", ".join(f"{seconds:.1f} s {name}" for seconds, name in self.slowest) or "not timed"),
             ", ".join(f"{name} {count}" for name, count in sorted(self.outcomes.items())),
         ]
@@ -127,7 +130,8 @@ class Report:
             if not values:
                 continue
             first, last = np.median(values[:quarter]), np.median(values[-quarter:])
-            slope = np.polyfit(np.arange(len(values)), values, 1)[0] * 1000 if len(values) > 1 else 0.0
+            files = np.arange(len(values)) * self.each
+            slope = np.polyfit(files, values, 1)[0] * 1000 if len(values) > 1 else 0.0
             lines.append(
                 f"{name}: {first:.1f} MB in the first quarter, {last:.1f} in the last, at most {max(values):.1f};"
                 f" a straight line rises by {slope:+.2f} MB in 1,000 files"
@@ -180,8 +184,8 @@ def _read(renderer: Renderer, path: Path, report: Report) -> tuple[int, Counter[
 
 
 def ingest(count: int, seed: int, folder: Path) -> Report:
-    """Ingest ``count`` damaged files into an index in a folder. One of the report's numbers stands for a lot."""
-    report, files, this = Report(), originals(), psutil.Process()
+    """Ingest ``count`` damaged files into an index in a folder."""
+    report, files, this = Report(each=LOT), originals(), psutil.Process()
     model = str(make_checkpoint("ColBERT", folder / "model"))
     settings = IngestSettings(ocr="off", page_timeout=TIMEOUT, max_pages=2000)
     with Index(folder / "index", text=model, device="cpu") as index:

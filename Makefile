@@ -10,8 +10,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 export DEBIAN_FRONTEND := noninteractive
 
-# What the tests need beside Python: the second renderer, the fonts of the samples, the broker, a health check's client, a browser.
-DEBIAN_PACKAGES := poppler-utils fonts-lato fonts-morisawa-bizud-gothic fonts-courier-prime redis-server wget chromium
+# What the tests need beside Python: the second renderer, the fonts of the samples, the broker, a health check's client, a browser,
+# compilers and emulators for the kernel.
+DEBIAN_PACKAGES := poppler-utils fonts-lato fonts-morisawa-bizud-gothic fonts-courier-prime redis-server wget chromium \
+	qemu-user gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 
 # The optional parts that the tests need; commas in a variable, as make would part the arguments at them.
 EXTRAS := queue,qdrant,s3,server
@@ -52,7 +54,7 @@ define venv
 	@$(1)/bin/python -m pip install -qq --upgrade 'pip>=25.1'
 endef
 
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml visrag/maxsim/kernel.c visrag/maxsim/module.c
 	$(call venv,.venv)
 	@printf 'Installing visrag and the packages it needs into .venv (some minutes the first time) '
 	@$(call pip,.venv,-e .)
@@ -63,7 +65,7 @@ endef
 	@$(call pip,.venv,-e '.[$(EXTRAS)]' --group test)
 	@touch $@
 
-.venv-colpali/installed: pyproject.toml
+.venv-colpali/installed: pyproject.toml visrag/maxsim/kernel.c visrag/maxsim/module.c
 	$(call venv,.venv-colpali)
 	@printf 'Installing visrag with colpali-engine into .venv-colpali (some minutes the first time) '
 	@$(call pip,.venv-colpali,-e '.[colpali]' torchvision==0.28.0 --group test)

@@ -1,4 +1,4 @@
-"""Vectors → int8 codes and back.
+"""Vectors → int8 codes and back; → bits.
 
 A page's vectors in one leg become ``codes`` int8 and one ``scale``: vector ≈ scale × code, with
 scale = the page's greatest absolute component / 127, symmetric (no zero point).
@@ -35,6 +35,7 @@ from .records import Floats
 Codes = NDArray[np.int8]
 
 LARGEST = 127
+LANES = 8  # vectors whose bits lie side by side
 
 
 def to_int8(vectors: Floats) -> tuple[Codes, float]:
@@ -58,3 +59,40 @@ def to_int8(vectors: Floats) -> tuple[Codes, float]:
 def from_int8(codes: Codes, scale: float) -> Floats:
     """The vectors that ``to_int8`` stored, (n, dim) float32."""
     return codes.astype(np.float32) * np.float32(scale)
+
+
+def tokens_to_int8(query: Floats) -> tuple[Codes, Floats]:
+    """A question's tokens (t, dim) → codes (t, dim) int8, and a scale for each, (t,) float32: a token's best match is
+    looked for by itself. Raises ValueError for NaN or infinity."""
+    if not np.isfinite(query).all():
+        raise ValueError("the question's vectors hold NaN or infinity")
+    largest = np.abs(query).max(axis=1, initial=0.0)
+    scales: Floats = np.where(largest > 0, largest / np.float32(LARGEST), 1.0).astype(np.float32)
+    return np.rint(query / scales[:, None]).astype(np.int8), scales
+
+
+def words_of(dim: int) -> int:
+    """How many words of 64 bits the signs of so many dimensions take."""
+    return -(-dim // 64)
+
+
+def sign_bits(vectors: Floats | Codes) -> NDArray[np.uint64]:
+    """(n, dim) → (n, words): bit i of a vector (bit i mod 64 of word i div 64) is 1 where component i is above 0.
+
+    The bits of two vectors that differ estimate their angle: cos ≈ 1 − 2 × differing / dim for what is spread over
+    all dimensions. (Charikar, "Similarity estimation techniques from rounding algorithms", STOC 2002, for random
+    projections; here the dimensions are the encoder's own.)
+    """
+    packed = np.packbits(vectors > 0, axis=1, bitorder="little")
+    found = np.zeros((len(packed), 8 * words_of(vectors.shape[1])), np.uint8)
+    found[:, : packed.shape[1]] = packed
+    return found.view("<u8").astype(np.uint64, copy=False)
+
+
+def to_bits(codes: Codes) -> NDArray[np.int8]:
+    """The sign bits of a page's codes as the kernel scans them, flat: of LANES vectors the first words, then the second
+    ones; where vectors are missing from the last LANES, the page's first stands for them."""
+    bits = sign_bits(codes)
+    filled = np.concatenate([bits, np.repeat(bits[:1], -len(bits) % LANES, axis=0)])
+    turned = filled.reshape(-1, LANES, bits.shape[1]).transpose(0, 2, 1)
+    return np.ascontiguousarray(turned).view(np.int8).reshape(-1)

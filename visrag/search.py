@@ -80,7 +80,8 @@ def search(
         parts = [_to_best(part, candidates[part.leg.name]) for part in parts]
     total = np.sum([part.weight * _scores(store, part, refs) for part in parts], axis=0)
     best = np.argsort(-total, kind="stable")[offset : offset + k]
-    return [_account(store, parts, refs[i]) for i in best]
+    found = [_account(store, parts, refs[i]) for i in best]
+    return sorted(found, key=lambda hit: -round(hit.score, 6))  # the account is exact, a store's scores nearly
 
 
 def explain(
@@ -112,7 +113,7 @@ def _best_of(store: Store, part: Part, filter: Filter, ref: PageRef) -> list[tup
 def _part(leg: Leg, question: str, queries: Mapping[str, QueryVectors], rank: Rank) -> Part | None:
     """A leg's part, None where it has none in this way of ranking or the question gives it nothing."""
     if leg == FULLTEXT:
-        terms = [*query_terms(question), *dict.fromkeys(phrases(question))]
+        terms = list(dict.fromkeys([*query_terms(question), *phrases(question)]))
         return Part(leg, terms, 1.0) if terms and rank != "maxsim" else None
     if rank == "fulltext" or (rank == "maxsim" and leg.name == "windows"):
         return None

@@ -65,6 +65,16 @@ def oracle(asked: QueryVectors, pages: Mapping[PageRef, Floats]) -> dict[PageRef
     return scores
 
 
+def rounding(asked: QueryVectors, pages: Mapping[PageRef, Floats]) -> dict[PageRef, float]:
+    """How far a score may be from the oracle's: a store may round the components of each token to 255 steps."""
+    steps = np.abs(asked.vectors).max(axis=1) / 127
+    return {
+        ref: float(np.abs(asked.weights) @ steps / 2 * np.abs(vectors).sum(axis=1).max()) + 1e-5
+        for ref, vectors in pages.items()
+        if len(vectors)
+    }
+
+
 def stored(store: Store, leg: str, refs: Sequence[PageRef]) -> dict[PageRef, Floats]:
     """What a store says that it holds of these pages."""
     found = {ref: store.vectors(leg, ref) for ref in refs}

@@ -1,58 +1,44 @@
-"""MaxSim in numpy: exact to float32's rounding, and the oracle of every faster path.
+"""MaxSim in numpy: the oracle of the kernel's paths, and what is taken where there is none of them.
 
-Nothing is ever padded: a page whose best match is negative keeps it. A page without vectors has no score (NaN).
+Nothing is ever padded: a page whose best match is negative keeps it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..blas import one_blas_thread
+from ..compress import LANES, words_of
 from ..records import Floats, Ints
+from .block import Block
 
 CHUNK_VALUES = 1200 * 384  # components turned to float32 at a time: 1.8 MB, which stays in a core's cache
+EXACT = 2**24 // 128**2  # dimensions up to which sums of products of codes are exact in float32
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """The int8 codes of p pages, lying anywhere in one buffer (a memory-mapped segment).
+def best_matches(
+    tokens: NDArray[np.int8] | NDArray[np.uint64], block: Block, mask: NDArray[np.bool_] | None = None
+) -> Ints:
+    """Each token's best match among each page's vectors, (p, t) int32; 0 for a page without vectors, or masked out.
 
-    ``buffer`` (bytes,) int8. Page i has ``counts[i]`` vectors of ``dim`` codes, row after row, that begin at byte
-    ``offsets[i]``; its vectors are ``scales[i]`` × codes. ``offsets`` int64, ``counts`` int64, ``scales`` float32,
-    each (p,).
+    ``tokens`` (t, dim) int8: the greatest sum of products with the codes. ``tokens`` (t, words) uint64: the least
+    number of bits that differ. Memory is bounded whatever the number and the length of the pages. Raises IndexError
+    for a page that lies outside of its buffer.
     """
-
-    buffer: NDArray[np.int8]
-    offsets: NDArray[np.int64]
-    counts: NDArray[np.int64]
-    scales: Floats
-    dim: int
-
-
-def score_pages(query: Floats, weights: Floats, block: Block) -> Floats:
-    """MaxSim of every page of a block, (p,) float32; NaN for a page without vectors.
-
-    ``query`` (t, dim) float32, ``weights`` (t,) float32: a token of weight 0 is not looked at. Memory is bounded
-    whatever the number and the length of the pages. BLAS rounds by where a page stands in a chunk, so the scores of
-    equal pages may differ by 1e-6 of them. Raises ValueError where the dimensions differ.
-    """
-    if query.ndim != 2 or query.shape[1] != block.dim:
-        raise ValueError(f"the question's vectors are {query.shape}, the pages' have {block.dim} dimensions")
-    counting = np.flatnonzero(weights)
-    best = np.full((len(counting), len(block.counts)), -np.inf, np.float32)
-    tokens = np.ascontiguousarray(query[counting], np.float32)
-    with one_blas_thread():
-        _scan(tokens, block, best)
-    empty = block.counts == 0
-    best[:, empty] = 0.0
-    total = np.sum(weights[counting, None].astype(np.float64) * best, axis=0)
-    scores: Floats = (total * block.scales).astype(np.float32)
-    scores[empty] = np.nan
-    return scores
+    asked = block.counts if mask is None else np.where(mask, block.counts, 0)
+    found = np.zeros((len(asked), len(tokens)), np.int32)
+    if not len(tokens):
+        return found
+    if block.bits:
+        for page in np.flatnonzero(asked).tolist():
+            found[page] = _least(tokens.view(np.uint64), block, page)
+    else:
+        with one_blas_thread():
+            _greatest(tokens.view(np.int8), block, asked, found)
+    return found
 
 
 def maxsim(query: Floats, weights: Floats, vectors: Floats) -> float:
@@ -83,24 +69,41 @@ def token_matches(query: Floats, vectors: Floats) -> tuple[Floats, Ints]:
     return best, where
 
 
-def _scan(tokens: Floats, block: Block, best: Floats) -> None:
-    """Raise ``best`` (t, p) to each token's greatest product with the codes of each page."""
-    if not len(tokens):
-        return
-    rows = max(1, CHUNK_VALUES // max(1, block.dim))
-    chunk = np.empty((rows, block.dim), np.float32)
-    for pieces in _chunks(block.counts, rows):
+def _greatest(tokens: NDArray[np.int8], block: Block, counts: NDArray[np.int64], found: Ints) -> None:
+    """Fill ``found`` (p, t) with each token's greatest sum of products with the codes of each page."""
+    dim = block.dim
+    exact = np.float32 if dim <= EXACT else np.float64
+    own = tokens.astype(exact)
+    rows = max(1, CHUNK_VALUES // max(1, dim))
+    chunk = np.empty((rows, dim), exact)
+    found[counts > 0] = np.iinfo(np.int32).min
+    for pieces in _chunks(counts, rows):
         starts, pages, filled = [], [], 0
         for page, first, count in pieces:
-            offset = int(block.offsets[page]) + first * block.dim
-            codes = block.buffer[offset : offset + count * block.dim]
-            chunk[filled : filled + count] = codes.reshape(count, block.dim)
+            chunk[filled : filled + count] = _bytes(block, page, first * dim, count * dim).reshape(count, dim)
             starts.append(filled)
             pages.append(page)
             filled += count
-        products = tokens @ chunk[:filled].T
-        found = np.maximum.reduceat(products, starts, axis=1)
-        best[:, pages] = np.maximum(best[:, pages], found)
+        products = own @ chunk[:filled].T
+        best = np.maximum.reduceat(products, starts, axis=1).T.astype(np.int32)
+        found[pages] = np.maximum(found[pages], best)
+
+
+def _least(tokens: NDArray[np.uint64], block: Block, page: int) -> Ints:
+    """Each token's least number of bits that differ from one of a page's vectors, (t,)."""
+    words = words_of(block.dim)
+    groups = -(-int(block.counts[page]) // LANES)
+    bits = _bytes(block, page, 0, groups * words * LANES * 8).copy().view(np.uint64).reshape(groups, words, LANES)
+    least = [np.bitwise_count(bits ^ token[:, None]).sum(axis=1, dtype=np.int32).min() for token in tokens]
+    return np.array(least, np.int32)
+
+
+def _bytes(block: Block, page: int, first: int, length: int) -> NDArray[np.int8]:
+    start = int(block.offsets[page]) + first
+    found: NDArray[np.int8] = block.buffers[block.segment[page]][start : start + length]
+    if start < 0 or len(found) < length:
+        raise IndexError(f"page {page} lies outside of its segment")
+    return found
 
 
 def _chunks(counts: NDArray[np.int64], rows: int) -> Iterator[list[tuple[int, int, int]]]:

@@ -192,7 +192,8 @@ class Store(Protocol):
         ...
 
     def score(self, leg: str, query: Query, pages: Sequence[PageRef]) -> Floats:
-        """The exact plain score of each page, (len(pages),) float32; NaN where a page lacks the leg.
+        """The plain score of each page, (len(pages),) float32; NaN where a page lacks the leg. MaxSim of all its
+        vectors, for which the components of each of the question's tokens may be rounded to 255 steps.
         Full text: 0 where no term occurs, NaN only where there is no such page."""
         ...
 

@@ -45,16 +45,16 @@ class LegTable:
                 f"the question's vectors have {query.vectors.shape[1]} dimensions, the index's {self.dim}: "
                 "use its model"
             )
-        scores = np.empty(len(positions), np.float32)
-        for number in np.unique(self.segment[positions]):
-            mine = np.flatnonzero(self.segment[positions] == number)
-            mine = mine[np.argsort(self.offsets[positions[mine]])]
-            at = positions[mine]
-            end = int((self.offsets[at] + self.counts[at] * self.dim).max())
-            buffer = segments.buffer(self.segments[number], end)
-            block = Block(buffer, self.offsets[at], self.counts[at], self.scales[at], self.dim)
-            scores[mine] = score_pages(query.vectors, query.weights, block)
-        return scores
+        numbers, segment = np.unique(self.segment[positions], return_inverse=True)
+        offsets, counts = self.offsets[positions], self.counts[positions]
+        ends = np.zeros(len(numbers), np.int64)
+        np.maximum.at(ends, segment, offsets + counts * self.dim)
+        buffers = tuple(
+            segments.buffer(self.segments[number], end)
+            for number, end in zip(numbers.tolist(), ends.tolist(), strict=True)
+        )
+        block = Block(buffers, segment, offsets, counts, self.scales[positions], self.dim)
+        return score_pages(query.vectors, query.weights, block)
 
 
 @dataclass(slots=True)

@@ -1,0 +1,198 @@
+/* The kernels as a module of Python: visrag.maxsim._kernel, by the stable interface of 3.11. */
+
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000
+#include <Python.h>
+
+#include <math.h>
+
+#include "kernel.c"
+
+#define CHUNK 8 /* pages that a thread takes at a time */
+
+static const Kernel *kernel_of(const char *name)
+{
+    for (int i = 0; i < known; i++)
+        if (!strcmp(kernels[i].name, name))
+            return &kernels[i];
+    PyErr_Format(PyExc_ValueError, "this machine has no kernel %s", name);
+    return NULL;
+}
+
+typedef struct {
+    Py_buffer *pages; /* the segments */
+    Py_ssize_t segments;
+    Py_buffer segment, offsets, counts, scales, mask, query, factors, next, scores, best;
+} Given;
+
+static int take(PyObject *object, Py_buffer *to, Py_ssize_t item, Py_ssize_t items, int writable, const char *name)
+{
+    if (object == Py_None)
+        return 0;
+    if (PyObject_GetBuffer(object, to, writable ? PyBUF_CONTIG : PyBUF_CONTIG_RO) < 0)
+        return -1;
+    if (to->itemsize != item || (items >= 0 && to->len != item * items)) {
+        PyErr_Format(PyExc_ValueError, "%s: %zd bytes of items of %zd, not %zd items of %zd", name, to->len,
+                     to->itemsize, items, item);
+        return -1;
+    }
+    return 0;
+}
+
+static void let_go(Given *given)
+{
+    for (Py_ssize_t i = 0; i < given->segments; i++)
+        PyBuffer_Release(&given->pages[i]);
+    free(given->pages);
+    Py_buffer *others[] = {&given->segment, &given->offsets, &given->counts, &given->scales, &given->mask,
+                           &given->query, &given->factors, &given->next, &given->scores, &given->best};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        PyBuffer_Release(others[i]);
+}
+
+/* Score pages until there are no more. Returns the first page that lies outside of its segment, or -1. */
+static int64_t work(const Given *given, Best *function, const Query *query, int64_t pages, int64_t width, int lanes,
+                    double whole, void *scratch, int32_t *sums)
+{
+    const int64_t *segment = given->segment.buf, *offsets = given->offsets.buf, *counts = given->counts.buf;
+    const float *scales = given->scales.buf;
+    const uint8_t *mask = given->mask.buf;
+    const double *factors = given->factors.buf;
+    int64_t *next = given->next.buf, outside = -1;
+    float *scores = given->scores.buf;
+    int32_t *best = given->best.buf;
+    int tokens = query->tokens;
+    for (;;) {
+        int64_t first = __atomic_fetch_add(next, CHUNK, __ATOMIC_RELAXED);
+        if (first >= pages)
+            return outside;
+        for (int64_t page = first; page < smaller(first + CHUNK, pages); page++) {
+            int64_t count = counts[page], stored = (count + lanes - 1) / lanes * lanes;
+            scores[page] = NAN;
+            if (count == 0 || (mask != NULL && !mask[page]))
+                continue;
+            const Py_buffer *in = segment[page] >= 0 && segment[page] < given->segments
+                                      ? &given->pages[segment[page]] : NULL;
+            if (in == NULL || count < 0 || count > INT64_MAX / 65536 / width || offsets[page] < 0 ||
+                offsets[page] > in->len || stored * width > in->len - offsets[page]) {
+                outside = page;
+                continue;
+            }
+            function(query, (const char *)in->buf + offsets[page], count, scratch, sums);
+            double score = 0;
+            for (int t = 0; t < tokens; t++)
+                score += factors[t] * (whole ? whole - 2.0 * sums[t] : sums[t]);
+            scores[page] = (float)(score * (scales != NULL ? scales[page] : 1.0));
+            if (best != NULL)
+                memcpy(best + page * tokens, sums, sizeof(int32_t) * (size_t)tokens);
+        }
+    }
+}
+
+static const char SCORE[] =
+    "score(kernel, bits, dim, segments, segment, offsets, counts, scales, mask, query, factors, next, scores, best)\n\n"
+    "MaxSim of pages, as many as the counter `next` gives this thread. See visrag/maxsim/native.py.";
+
+static PyObject *score(PyObject *module, PyObject *arguments)
+{
+    (void)module;
+    const char *name;
+    int bits, dim;
+    PyObject *list, *segment, *offsets, *counts, *scales, *mask, *tokens, *factors, *next, *scores, *best;
+    if (!PyArg_ParseTuple(arguments, "spiO!OOOOOOOOOO", &name, &bits, &dim, &PyTuple_Type, &list, &segment, &offsets,
+                          &counts, &scales, &mask, &tokens, &factors, &next, &scores, &best))
+        return NULL;
+    const Kernel *kernel = kernel_of(name);
+    if (kernel == NULL)
+        return NULL;
+    if (dim < 8 || dim > WIDEST || dim % 8) {
+        PyErr_Format(PyExc_ValueError, "%d dimensions: must be a multiple of 8, and at most %d", dim, WIDEST);
+        return NULL;
+    }
+    Given given = {0};
+    Query query = {0};
+    PyObject *result = NULL;
+    void *scratch = NULL;
+    int32_t *sums = NULL;
+    int words = (dim + 63) / 64;
+    Py_ssize_t width = bits ? words * 8 : dim, segments = PyTuple_Size(list);
+    given.pages = calloc((size_t)segments + 1, sizeof(Py_buffer));
+    if (given.pages == NULL) {
+        PyErr_NoMemory();
+        goto end;
+    }
+    for (; given.segments < segments; given.segments++)
+        if (PyObject_GetBuffer(PyTuple_GetItem(list, given.segments), &given.pages[given.segments], PyBUF_CONTIG_RO) < 0)
+            goto end;
+    if (take(scores, &given.scores, 4, -1, 1, "scores") < 0)
+        goto end;
+    Py_ssize_t pages = given.scores.len / 4;
+    if (take(factors, &given.factors, 8, -1, 0, "factors") < 0)
+        goto end;
+    query.tokens = (int)(given.factors.len / 8);
+    query.dim = bits ? words : dim;
+    if (take(segment, &given.segment, 8, pages, 0, "segment") < 0 ||
+        take(offsets, &given.offsets, 8, pages, 0, "offsets") < 0 ||
+        take(counts, &given.counts, 8, pages, 0, "counts") < 0 ||
+        take(scales, &given.scales, 4, pages, 0, "scales") < 0 || take(mask, &given.mask, 1, pages, 0, "mask") < 0 ||
+        take(tokens, &given.query, bits ? 8 : 1, (Py_ssize_t)query.tokens * query.dim, 0, "query") < 0 ||
+        take(next, &given.next, 8, 1, 1, "next") < 0 ||
+        take(best, &given.best, 4, pages * query.tokens, 1, "best") < 0)
+        goto end;
+    sums = malloc(sizeof(int32_t) * ((size_t)query.tokens + 1));
+    if (posix_memalign(&scratch, 64, SCRATCH(dim, query.tokens)) || sums == NULL) {
+        PyErr_NoMemory();
+        goto end;
+    }
+    if (bits) {
+        query.packed = given.query.buf;
+    } else if (pack_query(&query, kernel, given.query.buf) < 0) {
+        PyErr_NoMemory();
+        goto end;
+    }
+    int64_t outside;
+    Py_BEGIN_ALLOW_THREADS
+    outside = work(&given, bits ? kernel->bits : kernel->int8, &query, pages, width, bits ? LANES : 1, bits ? dim : 0,
+                   scratch, sums);
+    Py_END_ALLOW_THREADS
+    if (outside >= 0)
+        PyErr_Format(PyExc_IndexError, "page %lld lies outside of its segment", (long long)outside);
+    else
+        result = Py_NewRef(Py_None);
+end:
+    if (!bits)
+        free((void *)query.packed);
+    free(query.correction);
+    free(scratch);
+    free(sums);
+    let_go(&given);
+    return result;
+}
+
+static PyObject *names(PyObject *module, PyObject *nothing)
+{
+    (void)module, (void)nothing;
+    PyObject *found = PyList_New(0);
+    for (int i = 0; found != NULL && i < known; i++) {
+        PyObject *name = PyUnicode_FromString(kernels[i].name);
+        if (name == NULL || PyList_Append(found, name) < 0)
+            Py_CLEAR(found);
+        Py_XDECREF(name);
+    }
+    return found;
+}
+
+static PyMethodDef methods[] = {
+    {"score", score, METH_VARARGS, SCORE},
+    {"names", names, METH_NOARGS, "The kernels that this machine has, the fastest first."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_kernel", NULL, -1, methods, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__kernel(void)
+{
+    if (known == 0)
+        find_kernels();
+    return PyModule_Create(&definition);
+}

@@ -1,0 +1,119 @@
+"""MaxSim by the C kernel: which of its paths, and on how many threads.
+
+VISRAG_KERNEL forces a path ("avx512", "avx2", "neon", "numpy"); VISRAG_THREADS sets the threads of a search, which are
+as many as the process may use, if it is not set.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UsageError
+from ..records import Floats
+from .block import Block
+from .reference import best_matches
+
+NUMPY = "numpy"
+ALONE = 10_000_000  # products of codes (or words of bits) up to which one thread is as fast as several
+
+
+@cache
+def kernels() -> tuple[str, ...]:
+    """The paths that this machine has, the fastest first; "numpy" is one of any."""
+    try:
+        from ._kernel import names
+    except ImportError:  # no compiler when visrag was installed
+        return (NUMPY,)
+    return (*names(), NUMPY)
+
+
+@cache
+def kernel() -> str:
+    """The path that is taken. Raises UsageError for a VISRAG_KERNEL that this machine does not have."""
+    forced = os.environ.get("VISRAG_KERNEL", "")
+    if forced and forced not in kernels():
+        raise UsageError(f"VISRAG_KERNEL={forced}: this machine has {', '.join(kernels())}")
+    return forced or kernels()[0]
+
+
+@cache
+def threads() -> int:
+    """How many threads a search takes. Raises UsageError for a VISRAG_THREADS that is no number from 1 on."""
+    given = os.environ.get("VISRAG_THREADS", "")
+    if not given:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not given.isdecimal() or int(given) < 1:
+        raise UsageError(f"VISRAG_THREADS={given}: must be a number, and at least 1")
+    return int(given)
+
+
+def scan(
+    tokens: NDArray[np.int8] | NDArray[np.uint64],
+    factors: NDArray[np.float64],
+    block: Block,
+    mask: NDArray[np.bool_] | None = None,
+    best: NDArray[np.int32] | None = None,
+    path: str | None = None,
+    most: int | None = None,
+) -> Floats:
+    """For each page the sum over the tokens of factor × best match × the page's scale, (p,) float32.
+
+    ``tokens``: codes (t, dim) int8, or their bits (t, words) uint64; ``factors`` (t,); ``mask`` (p,): which pages are
+    scored at all, all where it is None. NaN for one that is not, or has no vectors. ``best`` (p, t) is filled with the
+    best matches themselves: the greatest sum of products of codes, or the least number of bits that differ. ``path``
+    and ``most`` (threads) stand in for what ``kernel`` and ``threads`` say. Raises IndexError for a page that lies
+    outside of its buffer.
+    """
+    path = path or kernel()
+    if path == NUMPY or block.dim % 8:
+        return _by_numpy(tokens, factors, block, mask, best)
+    from ._kernel import score
+
+    scores = np.empty(len(block.counts), np.float32)
+    run = partial(
+        score, path, block.bits, block.dim, block.buffers, block.segment, block.offsets, block.counts,
+        block.scales, mask, tokens, factors, np.zeros(1, np.int64), scores, best,
+    )  # fmt: skip
+    work = int(block.counts.sum()) * tokens.size
+    _on_threads(run, (most or threads()) if work > ALONE else 1)
+    return scores
+
+
+def _by_numpy(
+    tokens: NDArray[np.int8] | NDArray[np.uint64],
+    factors: NDArray[np.float64],
+    block: Block,
+    mask: NDArray[np.bool_] | None,
+    best: NDArray[np.int32] | None,
+) -> Floats:
+    found = best_matches(tokens, block, mask)
+    if best is not None:
+        best[:] = found
+    matches = block.dim - 2.0 * found if block.bits else found.astype(np.float64)
+    scores: Floats = ((matches @ factors) * block.scales).astype(np.float32)
+    scores[block.counts == 0] = np.nan
+    if mask is not None:
+        scores[~mask] = np.nan
+    return scores
+
+
+def _on_threads(run: Callable[[], None], count: int) -> None:
+    """Run the same on several threads at once, this one among them."""
+    others = [_pool(os.getpid()).submit(run) for _ in range(count - 1)]
+    try:
+        run()
+    finally:
+        for other in others:
+            other.result()
+
+
+@cache
+def _pool(process: int) -> ThreadPoolExecutor:
+    """The threads that help a search, of this process: a child that was forked has none of its parent's."""
+    return ThreadPoolExecutor(max(1, 2 * (threads() - 1)), "maxsim")

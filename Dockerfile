@@ -4,6 +4,7 @@ ARG PYTHON=3.11.15-slim-trixie
 
 FROM python:${PYTHON} AS wheel
 WORKDIR /build
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 COPY pyproject.toml README.md LICENSE ./
 COPY visrag visrag
 COPY workers workers

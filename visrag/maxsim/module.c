@@ -67,18 +67,19 @@ static int64_t work(const Given *given, Best *function, const Query *query, int6
         if (first >= pages)
             return outside;
         for (int64_t page = first; page < smaller(first + CHUNK, pages); page++) {
-            int64_t count = counts[page], stored = (count + lanes - 1) / lanes * lanes;
+            int64_t count = counts[page], at = offsets[page];
             scores[page] = NAN;
             if (count == 0 || (mask != NULL && !mask[page]))
                 continue;
-            const Py_buffer *in = segment[page] >= 0 && segment[page] < given->segments
-                                      ? &given->pages[segment[page]] : NULL;
-            if (in == NULL || count < 0 || count > INT64_MAX / 65536 / width || offsets[page] < 0 ||
-                offsets[page] > in->len || stored * width > in->len - offsets[page]) {
+            const Py_buffer *in = NULL;
+            if (segment[page] >= 0 && segment[page] < given->segments)
+                in = &given->pages[segment[page]];
+            if (in == NULL || at < 0 || at > in->len || count < 0 || count > in->len ||
+                (count + lanes - 1) / lanes * lanes * width > in->len - at) {
                 outside = page;
                 continue;
             }
-            function(query, (const char *)in->buf + offsets[page], count, scratch, sums);
+            function(query, (const char *)in->buf + at, count, scratch, sums);
             double score = 0;
             for (int t = 0; t < tokens; t++)
                 score += factors[t] * (whole ? whole - 2.0 * sums[t] : sums[t]);

@@ -20,7 +20,7 @@ from .block import Block
 from .reference import best_matches
 
 NUMPY = "numpy"
-ALONE = 10_000_000  # products of codes (or words of bits) up to which one thread is as fast as several
+ALONE = 20_000_000  # products of codes (or words of bits) up to which one thread is as fast as several
 
 
 @cache
@@ -110,7 +110,8 @@ def _on_threads(run: Callable[[], None], count: int) -> None:
         run()
     finally:
         for other in others:
-            other.result()
+            if not other.cancel():  # one that has not begun, since others search, too, has nothing left to do
+                other.result()
 
 
 @cache

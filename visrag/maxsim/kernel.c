@@ -21,6 +21,7 @@
 #define GROUP 12      /* tokens that are scored together, at most */
 #define WIDEST 65536  /* dimensions: sums of products stay within 32 bits */
 #define LANES 8       /* vectors whose bits lie side by side */
+#define UNROLL _Pragma("GCC unroll 12") /* or sums that are kept in an array go through memory */
 
 /* A question's tokens. Of int8 codes: in groups, and of each `step` dimensions those of all tokens of a group side by
  * side. Of bits: one token after the other. */
@@ -81,21 +82,28 @@ VNNI static void turn_vnni(const int8_t *const *rows, int dim, __m512i *to)
     }
 }
 
+/* As text: around the intrinsic GCC copies each sum, and then those of 12 tokens find no room in the registers. */
+#define ADD_PRODUCTS(sum, unsigned_, signed_)                                                                          \
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(unsigned_), "v"(signed_))
+
 #define DEFINE_VNNI(TOKENS)                                                                                            \
     VNNI static void dots_vnni_##TOKENS(const __m512i *turned, int steps, const int32_t *query, __m512i *best)         \
     {                                                                                                                  \
         __m512i one[TOKENS], two[TOKENS];                                                                              \
-        for (int t = 0; t < TOKENS; t++)                                                                               \
-            one[t] = two[t] = _mm512_setzero_si512();                                                                  \
-        for (int step = 0; step < steps; step++) {                                                                     \
+        UNROLL for (int t = 0; t < TOKENS; t++) {                                                                      \
+            __m512i token = _mm512_set1_epi32(query[t]);                                                               \
+            one[t] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), turned[0], token);                                    \
+            two[t] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), turned[1], token);                                    \
+        }                                                                                                              \
+        for (int step = 1; step < steps; step++) {                                                                     \
             __m512i left = turned[2 * step], right = turned[2 * step + 1];                                             \
-            for (int t = 0; t < TOKENS; t++) {                                                                         \
+            UNROLL for (int t = 0; t < TOKENS; t++) {                                                                  \
                 __m512i token = _mm512_set1_epi32(query[step * TOKENS + t]);                                           \
-                one[t] = _mm512_dpbusd_epi32(one[t], left, token);                                                     \
-                two[t] = _mm512_dpbusd_epi32(two[t], right, token);                                                    \
+                ADD_PRODUCTS(one[t], left, token);                                                                     \
+                ADD_PRODUCTS(two[t], right, token);                                                                    \
             }                                                                                                          \
         }                                                                                                              \
-        for (int t = 0; t < TOKENS; t++)                                                                               \
+        UNROLL for (int t = 0; t < TOKENS; t++)                                                                        \
             best[t] = _mm512_max_epi32(best[t], _mm512_max_epi32(one[t], two[t]));                                     \
     }
 DEFINE_VNNI(1) DEFINE_VNNI(2) DEFINE_VNNI(3) DEFINE_VNNI(4) DEFINE_VNNI(5) DEFINE_VNNI(6)
@@ -120,6 +128,9 @@ VNNI static void int8_vnni(const Query *query, const void *page, int64_t count, 
             rows[row] = codes + (first + row < count ? first + row : first) * dim;
         turn_vnni(rows, dim, turned);
         turn_vnni(rows + 16, dim, turned + 1);
+        int64_t next = (first + 32) * dim, end = smaller(first + 64, count) * dim;
+        for (; next < end; next += 64) /* the next block comes from memory while this one is scored */
+            _mm_prefetch((const char *)codes + next, _MM_HINT_T0);
         const int32_t *packed = query->packed;
         for (int t = 0; t < query->tokens; t += query->group) {
             int tokens = (int)smaller(query->group, query->tokens - t);
@@ -161,23 +172,23 @@ AVX2 static void turn_avx2(const int8_t *const *rows, int dim, __m256i *to)
     AVX2 static void dots_avx2_##TOKENS(const __m256i *turned, int steps, const int32_t *query, __m256i *best)         \
     {                                                                                                                  \
         __m256i one[TOKENS], two[TOKENS];                                                                              \
-        for (int t = 0; t < TOKENS; t++)                                                                               \
+        UNROLL for (int t = 0; t < TOKENS; t++)                                                                        \
             one[t] = two[t] = _mm256_setzero_si256();                                                                  \
         for (int step = 0; step < steps; step++) {                                                                     \
             __m256i left = turned[2 * step], right = turned[2 * step + 1];                                             \
-            for (int t = 0; t < TOKENS; t++) {                                                                         \
+            UNROLL for (int t = 0; t < TOKENS; t++) {                                                                  \
                 __m256i token = _mm256_set1_epi32(query[step * TOKENS + t]);                                           \
                 one[t] = _mm256_add_epi32(one[t], _mm256_madd_epi16(left, token));                                     \
                 two[t] = _mm256_add_epi32(two[t], _mm256_madd_epi16(right, token));                                    \
             }                                                                                                          \
         }                                                                                                              \
-        for (int t = 0; t < TOKENS; t++)                                                                               \
+        UNROLL for (int t = 0; t < TOKENS; t++)                                                                        \
             best[t] = _mm256_max_epi32(best[t], _mm256_max_epi32(one[t], two[t]));                                     \
     }
-DEFINE_AVX2(1) DEFINE_AVX2(2) DEFINE_AVX2(3) DEFINE_AVX2(4) DEFINE_AVX2(5)
+DEFINE_AVX2(1) DEFINE_AVX2(2) DEFINE_AVX2(3) DEFINE_AVX2(4)
 
 typedef void DotsAvx2(const __m256i *turned, int steps, const int32_t *query, __m256i *best);
-static DotsAvx2 *const DOTS_AVX2[] = {NULL, dots_avx2_1, dots_avx2_2, dots_avx2_3, dots_avx2_4, dots_avx2_5};
+static DotsAvx2 *const DOTS_AVX2[] = {NULL, dots_avx2_1, dots_avx2_2, dots_avx2_3, dots_avx2_4};
 
 AVX2 static void int8_avx2(const Query *query, const void *page, int64_t count, void *scratch, int32_t *best)
 {
@@ -357,7 +368,7 @@ static void find_kernels(void)
         kernels[known++] = (Kernel){"avx512", 4, GROUP, int8_vnni,
                                     __builtin_cpu_supports("avx512vpopcntdq") ? bits_vpopcnt : bits_words};
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt"))
-        kernels[known++] = (Kernel){"avx2", 2, 5, int8_avx2, bits_words};
+        kernels[known++] = (Kernel){"avx2", 2, 4, int8_avx2, bits_words};
 #elif defined(__aarch64__)
 #if defined(__linux__)
     if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP)

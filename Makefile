@@ -71,7 +71,7 @@ endef
 	@$(call pip,.venv-colpali,-e '.[colpali]' torchvision==0.28.0 --group test)
 	@touch $@
 
-.PHONY: help demo test test-colpali chaos lint types format samples wheel clean debian python-venv
+.PHONY: help demo test test-colpali sanitize chaos lint types format samples wheel clean debian python-venv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -91,6 +91,15 @@ test: debian .venv/installed-tests ## set up for tests and run all: lint, types,
 
 test-colpali: .venv-colpali/installed ## the tests of colpali-engine's models, in an environment of their own
 	.venv-colpali/bin/pytest tests/test_colpali.py
+
+sanitize: debian .venv/installed-tests ## the kernel's tests with AddressSanitizer and UndefinedBehaviorSanitizer
+	rm -rf build/sanitized && mkdir -p build/sanitized && cp -r visrag build/sanitized/ && rm -f build/sanitized/visrag/maxsim/*.so
+	gcc -g -O1 -pthread -shared -fPIC -fsanitize=address,undefined -fno-sanitize-recover=all \
+		-I"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["include"])')" \
+		visrag/maxsim/module.c -o build/sanitized/visrag/maxsim/_kernel.abi3.so
+	ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=build/sanitized \
+		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+		$(BIN)/pytest tests/test_maxsim.py
 
 chaos: debian .venv/installed-tests ## kill, stop and starve workers, broker and store amid an ingest of the evaluation data
 	$(BIN)/python benchmarks/chaos.py

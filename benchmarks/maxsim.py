@@ -5,8 +5,9 @@
 Pages are of random unit vectors: noise, and the vector of a topic, of which there is one for 25 pages, in a share that
 is the page's own. A question is made of vectors of one page with as much noise again. In each round every engine in its
 turn scores all pages three times, of which the median counts; printed are the medians of the rounds. Peers run on 2
-threads, ours also on 1; the process is pinned to 2 processors. "recall@10": of the ten best pages by float64, over 50 questions. "peak_share": products a
-second of ours on one thread, of those of a loop of vpdpbusd on registers alone, in the same rounds.
+threads, ours also on 1; the process is pinned to 2 processors. "recall@10": of the ten best pages by float64, over 50
+questions. "peak_share": products a second of ours on one thread, of those of a loop of vpdpbusd on registers alone, in
+the same rounds.
 
 Peers that are not installed are left out: pip install maxsim-cpu lancedb.
 """

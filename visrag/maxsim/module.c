@@ -5,10 +5,12 @@
 #include <Python.h>
 
 #include <math.h>
+#include <pthread.h>
 
 #include "kernel.c"
 
 #define CHUNK 8 /* pages that a thread takes at a time */
+#define MOST_THREADS 256
 
 static const Kernel *kernel_of(const char *name)
 {
@@ -22,7 +24,7 @@ static const Kernel *kernel_of(const char *name)
 typedef struct {
     Py_buffer *pages; /* the segments */
     Py_ssize_t segments;
-    Py_buffer segment, offsets, counts, scales, mask, query, factors, next, scores, best;
+    Py_buffer segment, offsets, counts, scales, mask, query, factors, scores, best;
 } Given;
 
 static int take(PyObject *object, Py_buffer *to, Py_ssize_t item, Py_ssize_t items, int writable, const char *name)
@@ -45,27 +47,45 @@ static void let_go(Given *given)
         PyBuffer_Release(&given->pages[i]);
     free(given->pages);
     Py_buffer *others[] = {&given->segment, &given->offsets, &given->counts, &given->scales, &given->mask,
-                           &given->query, &given->factors, &given->next, &given->scores, &given->best};
+                           &given->query, &given->factors, &given->scores, &given->best};
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
         PyBuffer_Release(others[i]);
 }
 
-/* Score pages until there are no more. Returns the first page that lies outside of its segment, or -1. */
-static int64_t work(const Given *given, Best *function, const Query *query, int64_t pages, int64_t width, int lanes,
-                    double whole, void *scratch, int32_t *sums)
+typedef struct {
+    const Given *given;
+    Best *function;
+    const Query *query;
+    int64_t pages, width; /* bytes of a vector */
+    int lanes;
+    double whole;          /* of bits: dimensions, from which those that differ are taken off twice */
+    int64_t next, outside; /* for all threads: the first page that is left; one that lies outside of its segment, or -1 */
+} Job;
+
+typedef struct {
+    Job *job;
+    void *scratch;
+    int32_t *sums;
+} Worker;
+
+/* Score pages until there are no more. */
+static void *work(void *argument)
 {
+    const Worker *worker = argument;
+    Job *job = worker->job;
+    const Given *given = job->given;
     const int64_t *segment = given->segment.buf, *offsets = given->offsets.buf, *counts = given->counts.buf;
     const float *scales = given->scales.buf;
     const uint8_t *mask = given->mask.buf;
     const double *factors = given->factors.buf;
-    int64_t *next = given->next.buf, outside = -1;
     float *scores = given->scores.buf;
-    int32_t *best = given->best.buf;
-    int tokens = query->tokens;
+    int32_t *best = given->best.buf, *sums = worker->sums;
+    int64_t pages = job->pages, lanes = job->lanes;
+    int tokens = job->query->tokens;
     for (;;) {
-        int64_t first = __atomic_fetch_add(next, CHUNK, __ATOMIC_RELAXED);
+        int64_t first = __atomic_fetch_add(&job->next, CHUNK, __ATOMIC_RELAXED);
         if (first >= pages)
-            return outside;
+            return NULL;
         for (int64_t page = first; page < smaller(first + CHUNK, pages); page++) {
             int64_t count = counts[page], at = offsets[page];
             scores[page] = NAN;
@@ -75,14 +95,14 @@ static int64_t work(const Given *given, Best *function, const Query *query, int6
             if (segment[page] >= 0 && segment[page] < given->segments)
                 in = &given->pages[segment[page]];
             if (in == NULL || at < 0 || at > in->len || count < 0 || count > in->len ||
-                (count + lanes - 1) / lanes * lanes * width > in->len - at) {
-                outside = page;
+                (count + lanes - 1) / lanes * lanes * job->width > in->len - at) {
+                __atomic_store_n(&job->outside, page, __ATOMIC_RELAXED);
                 continue;
             }
-            function(query, (const char *)in->buf + at, count, scratch, sums);
+            job->function(job->query, (const char *)in->buf + at, count, worker->scratch, sums);
             double score = 0;
             for (int t = 0; t < tokens; t++)
-                score += factors[t] * (whole ? whole - 2.0 * sums[t] : sums[t]);
+                score += factors[t] * (job->whole ? job->whole - 2.0 * sums[t] : sums[t]);
             scores[page] = (float)(score * (scales != NULL ? scales[page] : 1.0));
             if (best != NULL)
                 memcpy(best + page * tokens, sums, sizeof(int32_t) * (size_t)tokens);
@@ -90,18 +110,31 @@ static int64_t work(const Given *given, Best *function, const Query *query, int6
     }
 }
 
+/* Do a job on this thread and others, which are made for it: the system puts a new thread on the processor that has the
+ * least to do, and would wake one that waited on this one's. */
+static void share(Worker *workers, int threads)
+{
+    pthread_t others[MOST_THREADS];
+    int begun = 0;
+    while (begun < threads - 1 && !pthread_create(&others[begun], NULL, work, &workers[begun + 1]))
+        begun++;
+    work(&workers[0]);
+    while (begun > 0)
+        pthread_join(others[--begun], NULL);
+}
+
 static const char SCORE[] =
-    "score(kernel, bits, dim, segments, segment, offsets, counts, scales, mask, query, factors, next, scores, best)\n\n"
-    "MaxSim of pages, as many as the counter `next` gives this thread. See visrag/maxsim/native.py.";
+    "score(kernel, threads, bits, dim, segments, segment, offsets, counts, scales, mask, query, factors, scores, best)\n\n"
+    "MaxSim of pages. See visrag/maxsim/native.py.";
 
 static PyObject *score(PyObject *module, PyObject *arguments)
 {
     (void)module;
     const char *name;
-    int bits, dim;
-    PyObject *list, *segment, *offsets, *counts, *scales, *mask, *tokens, *factors, *next, *scores, *best;
-    if (!PyArg_ParseTuple(arguments, "spiO!OOOOOOOOOO", &name, &bits, &dim, &PyTuple_Type, &list, &segment, &offsets,
-                          &counts, &scales, &mask, &tokens, &factors, &next, &scores, &best))
+    int threads, bits, dim;
+    PyObject *list, *segment, *offsets, *counts, *scales, *mask, *tokens, *factors, *scores, *best;
+    if (!PyArg_ParseTuple(arguments, "sipiO!OOOOOOOOO", &name, &threads, &bits, &dim, &PyTuple_Type, &list, &segment, &offsets,
+                          &counts, &scales, &mask, &tokens, &factors, &scores, &best))
         return NULL;
     const Kernel *kernel = kernel_of(name);
     if (kernel == NULL)
@@ -112,9 +145,9 @@ static PyObject *score(PyObject *module, PyObject *arguments)
     }
     Given given = {0};
     Query query = {0};
+    Worker workers[MOST_THREADS];
     PyObject *result = NULL;
     void *scratch = NULL;
-    int32_t *sums = NULL;
     int words = (dim + 63) / 64;
     Py_ssize_t width = bits ? words * 8 : dim, segments = PyTuple_Size(list);
     given.pages = calloc((size_t)segments + 1, sizeof(Py_buffer));
@@ -137,11 +170,12 @@ static PyObject *score(PyObject *module, PyObject *arguments)
         take(counts, &given.counts, 8, pages, 0, "counts") < 0 ||
         take(scales, &given.scales, 4, pages, 0, "scales") < 0 || take(mask, &given.mask, 1, pages, 0, "mask") < 0 ||
         take(tokens, &given.query, bits ? 8 : 1, (Py_ssize_t)query.tokens * query.dim, 0, "query") < 0 ||
-        take(next, &given.next, 8, 1, 1, "next") < 0 ||
         take(best, &given.best, 4, pages * query.tokens, 1, "best") < 0)
         goto end;
-    sums = malloc(sizeof(int32_t) * ((size_t)query.tokens + 1));
-    if (posix_memalign(&scratch, 64, SCRATCH(dim, query.tokens)) || sums == NULL) {
+    threads = threads < 1 ? 1 : threads > MOST_THREADS ? MOST_THREADS : threads;
+    size_t room = SCRATCH(dim, query.tokens), own = (room + sizeof(int32_t) * ((size_t)query.tokens + 1) + 63) / 64 * 64;
+    if (posix_memalign(&scratch, 64, own * (size_t)threads)) {
+        scratch = NULL;
         PyErr_NoMemory();
         goto end;
     }
@@ -151,13 +185,16 @@ static PyObject *score(PyObject *module, PyObject *arguments)
         PyErr_NoMemory();
         goto end;
     }
-    int64_t outside;
+    Job job = {&given, bits ? kernel->bits : kernel->int8, &query, pages, width, bits ? LANES : 1, bits ? dim : 0, 0, -1};
+    for (int i = 0; i < threads; i++) {
+        char *mine = (char *)scratch + own * (size_t)i;
+        workers[i] = (Worker){&job, mine, (int32_t *)(mine + room)};
+    }
     Py_BEGIN_ALLOW_THREADS
-    outside = work(&given, bits ? kernel->bits : kernel->int8, &query, pages, width, bits ? LANES : 1, bits ? dim : 0,
-                   scratch, sums);
+    share(workers, threads);
     Py_END_ALLOW_THREADS
-    if (outside >= 0)
-        PyErr_Format(PyExc_IndexError, "page %lld lies outside of its segment", (long long)outside);
+    if (job.outside >= 0)
+        PyErr_Format(PyExc_IndexError, "page %lld lies outside of its segment", (long long)job.outside);
     else
         result = Py_NewRef(Py_None);
 end:
@@ -165,7 +202,6 @@ end:
         free((void *)query.packed);
     free(query.correction);
     free(scratch);
-    free(sums);
     let_go(&given);
     return result;
 }

@@ -7,9 +7,7 @@ as many as the process may use, if it is not set.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,12 +74,11 @@ def scan(
     from ._kernel import score
 
     scores = np.empty(len(block.counts), np.float32)
-    run = partial(
-        score, path, block.bits, block.dim, block.buffers, block.segment, block.offsets, block.counts,
-        block.scales, mask, tokens, factors, np.zeros(1, np.int64), scores, best,
+    count = (most or threads()) if int(block.counts.sum()) * tokens.size > ALONE else 1
+    score(
+        path, count, block.bits, block.dim, block.buffers, block.segment, block.offsets, block.counts, block.scales,
+        mask, tokens, factors, scores, best,
     )  # fmt: skip
-    work = int(block.counts.sum()) * tokens.size
-    _on_threads(run, (most or threads()) if work > ALONE else 1)
     return scores
 
 
@@ -101,20 +98,3 @@ def _by_numpy(
     if mask is not None:
         scores[~mask] = np.nan
     return scores
-
-
-def _on_threads(run: Callable[[], None], count: int) -> None:
-    """Run the same on several threads at once, this one among them."""
-    others = [_pool(os.getpid()).submit(run) for _ in range(count - 1)]
-    try:
-        run()
-    finally:
-        for other in others:
-            if not other.cancel():  # one that has not begun, since others search, too, has nothing left to do
-                other.result()
-
-
-@cache
-def _pool(process: int) -> ThreadPoolExecutor:
-    """The threads that help a search, of this process: a child that was forked has none of its parent's."""
-    return ThreadPoolExecutor(max(1, 2 * (threads() - 1)), "maxsim")

@@ -15,6 +15,9 @@ export DEBIAN_FRONTEND := noninteractive
 DEBIAN_PACKAGES := poppler-utils fonts-lato fonts-morisawa-bizud-gothic fonts-courier-prime redis-server wget chromium \
 	qemu-user gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 
+# What an installed visrag is made of, beside its Python, which is read where it lies.
+SOURCES := pyproject.toml visrag/maxsim/kernel.c visrag/maxsim/module.c
+
 # The optional parts that the tests need; commas in a variable, as make would part the arguments at them.
 EXTRAS := queue,qdrant,s3,server
 
@@ -54,7 +57,7 @@ define venv
 	@$(1)/bin/python -m pip install -qq --upgrade 'pip>=25.1'
 endef
 
-.venv/installed: pyproject.toml visrag/maxsim/kernel.c visrag/maxsim/module.c
+.venv/installed: $(SOURCES)
 	$(call venv,.venv)
 	@printf 'Installing visrag and the packages it needs into .venv (some minutes the first time) '
 	@$(call pip,.venv,-e .)
@@ -65,7 +68,7 @@ endef
 	@$(call pip,.venv,-e '.[$(EXTRAS)]' --group test)
 	@touch $@
 
-.venv-colpali/installed: pyproject.toml visrag/maxsim/kernel.c visrag/maxsim/module.c
+.venv-colpali/installed: $(SOURCES)
 	$(call venv,.venv-colpali)
 	@printf 'Installing visrag with colpali-engine into .venv-colpali (some minutes the first time) '
 	@$(call pip,.venv-colpali,-e '.[colpali]' torchvision==0.28.0 --group test)

@@ -87,9 +87,8 @@ def ours(vectors: Floats) -> Iterator[tuple[dict[str, Any], Engine]]:
 def scorer(block: Block, path: str, threads: int) -> Engine:
     def score(query: Floats) -> Floats:
         codes, scales = tokens_to_int8(query)
-        return scan(
-            sign_bits(query) if block.bits else codes, scales.astype(np.float64), block, None, None, path, threads
-        )
+        asked = sign_bits(query) if block.bits else codes
+        return scan(asked, scales.astype(np.float64), block, path=path, most=threads)
 
     return score
 

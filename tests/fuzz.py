@@ -31,9 +31,10 @@ import psutil
 from checkpoints import make_checkpoint
 
 from visrag import Index, IngestSettings, VisragError
+from visrag.encoders import render_options
 from visrag.errors import DocumentError
 from visrag.records import Page
-from visrag.render import Renderer, RenderOptions
+from visrag.render import Renderer
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("VISRAG_DATA", ROOT.parent / "shared" / "data"))
@@ -41,7 +42,8 @@ LARGEST = 400_000  # bytes of a file that is mutated: large ones take long and s
 LOT = 100  # files that are ingested together
 TIMEOUT = 20.0  # seconds a page
 SPARE = 60.0  # seconds that a file may take beyond the limits of its pages
-OPTIONS = RenderOptions(ocr="off", page_timeout=TIMEOUT, max_pages=2000)
+SETTINGS = IngestSettings(ocr="off", page_timeout=TIMEOUT, max_pages=2000)
+OPTIONS = render_options(SETTINGS, vision=False)
 ENDED = ("renderer_crash", "timeout", "too_large")
 NUMBERS = (
     b"0",
@@ -187,7 +189,6 @@ def ingest(count: int, seed: int, folder: Path) -> Report:
     """Ingest ``count`` damaged files into an index in a folder."""
     report, files, this = Report(each=LOT), originals(), psutil.Process()
     model = str(make_checkpoint("ColBERT", folder / "model"))
-    settings = IngestSettings(ocr="off", page_timeout=TIMEOUT, max_pages=2000)
     with Index(folder / "index", text=model, device="cpu") as index:
         for first in range(seed * 1_000_000, seed * 1_000_000 + count, LOT):
             lot = folder / str(first)
@@ -197,7 +198,7 @@ def ingest(count: int, seed: int, folder: Path) -> Report:
                 (lot / name).write_bytes(data)
             begun = time.monotonic()
             try:
-                index.ingest(lot, settings=settings)
+                index.ingest(lot, settings=SETTINGS)
                 report.faults += _missing(index, sorted(path.name for path in lot.iterdir()))
             except Exception:
                 report.faults.append(traceback.format_exc())

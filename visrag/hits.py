@@ -109,7 +109,7 @@ class Account:
 def page_regions(question: str, page: Page, maps: TokenMaps | None, token: str | None = None) -> tuple[Region, ...]:
     """The regions that the vectors and full text point to, of the question or one of its tokens; those of full text
     where a page has no maps. Raises UsageError for a token that is not the question's."""
-    terms = set(query_terms(token or question))
+    terms = dict.fromkeys(query_terms(token or question))
     if maps is None:
         return term_regions(page, terms)
     return regions(page, maps.places, maps.values, maps.content if token is None else maps.only(token), terms)

@@ -37,6 +37,13 @@ typedef void Best(const Query *query, const void *page, int64_t count, void *scr
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
+/* Where so many rows of a page lie, from `first` on; its own place stands for those that the page does not have. */
+static inline void find_rows(const int8_t **rows, int most, const int8_t *codes, int64_t first, int64_t count, int dim)
+{
+    for (int row = 0; row < most; row++)
+        rows[row] = codes + (first + row < count ? first + row : first) * dim;
+}
+
 #if defined(__x86_64__)
 
 /* AVX-512 VNNI: 32 vectors, 4 dimensions a register of 16. vpdpbusd multiplies unsigned by signed: 128 is added to the
@@ -124,8 +131,7 @@ VNNI static void int8_vnni(const Query *query, const void *page, int64_t count, 
         maxima[t] = _mm512_set1_epi32(INT32_MIN);
     for (int64_t first = 0; first < count; first += 32) {
         const int8_t *rows[32];
-        for (int row = 0; row < 32; row++)
-            rows[row] = codes + (first + row < count ? first + row : first) * dim;
+        find_rows(rows, 32, codes, first, count, dim);
         turn_vnni(rows, dim, turned);
         turn_vnni(rows + 16, dim, turned + 1);
         int64_t next = (first + 32) * dim, end = smaller(first + 64, count) * dim;
@@ -199,8 +205,7 @@ AVX2 static void int8_avx2(const Query *query, const void *page, int64_t count, 
         maxima[t] = _mm256_set1_epi32(INT32_MIN);
     for (int64_t first = 0; first < count; first += 16) {
         const int8_t *rows[16];
-        for (int row = 0; row < 16; row++)
-            rows[row] = codes + (first + row < count ? first + row : first) * dim;
+        find_rows(rows, 16, codes, first, count, dim);
         turn_avx2(rows, dim, turned);
         turn_avx2(rows + 8, dim, turned + 1);
         const int32_t *packed = query->packed;
@@ -315,8 +320,7 @@ DOTPROD static void int8_neon(const Query *query, const void *page, int64_t coun
         best[t] = INT32_MIN;
     for (int64_t first = 0; first < count; first += 16) {
         const int8_t *rows[16];
-        for (int row = 0; row < 16; row++)
-            rows[row] = codes + (first + row < count ? first + row : first) * dim;
+        find_rows(rows, 16, codes, first, count, dim);
         for (int part = 0; part < 4; part++)
             turn_neon(rows + 4 * part, dim, turned + part);
         const int32_t *packed = query->packed;

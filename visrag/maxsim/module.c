@@ -29,8 +29,6 @@ typedef struct {
 
 static int take(PyObject *object, Py_buffer *to, Py_ssize_t item, Py_ssize_t items, int writable, const char *name)
 {
-    if (object == Py_None)
-        return 0;
     if (PyObject_GetBuffer(object, to, writable ? PyBUF_CONTIG : PyBUF_CONTIG_RO) < 0)
         return -1;
     if (to->itemsize != item || (items >= 0 && to->len != item * items)) {
@@ -59,27 +57,24 @@ typedef struct {
     int64_t pages, width; /* bytes of a vector */
     int lanes;
     double whole;          /* of bits: dimensions, from which those that differ are taken off twice */
-    int64_t next, outside; /* for all threads: the first page that is left; one that lies outside of its segment, or -1 */
+    char *scratch; /* a part for each thread: what the function works in, then from `sums` on a page's best matches */
+    size_t part, sums;
+    int64_t begun, next; /* threads; the first page that is left */
+    int64_t outside;     /* a page that lies outside of its segment, or -1 */
 } Job;
-
-typedef struct {
-    Job *job;
-    void *scratch;
-    int32_t *sums;
-} Worker;
 
 /* Score pages until there are no more. */
 static void *work(void *argument)
 {
-    const Worker *worker = argument;
-    Job *job = worker->job;
+    Job *job = argument;
+    char *scratch = job->scratch + job->part * (size_t)__atomic_fetch_add(&job->begun, 1, __ATOMIC_RELAXED);
     const Given *given = job->given;
     const int64_t *segment = given->segment.buf, *offsets = given->offsets.buf, *counts = given->counts.buf;
     const float *scales = given->scales.buf;
     const uint8_t *mask = given->mask.buf;
     const double *factors = given->factors.buf;
     float *scores = given->scores.buf;
-    int32_t *best = given->best.buf, *sums = worker->sums;
+    int32_t *best = given->best.buf, *sums = (int32_t *)(scratch + job->sums);
     int64_t pages = job->pages, lanes = job->lanes;
     int tokens = job->query->tokens;
     for (;;) {
@@ -99,11 +94,11 @@ static void *work(void *argument)
                 __atomic_store_n(&job->outside, page, __ATOMIC_RELAXED);
                 continue;
             }
-            job->function(job->query, (const char *)in->buf + at, count, worker->scratch, sums);
+            job->function(job->query, (const char *)in->buf + at, count, scratch, sums);
             double score = 0;
             for (int t = 0; t < tokens; t++)
                 score += factors[t] * (job->whole ? job->whole - 2.0 * sums[t] : sums[t]);
-            scores[page] = (float)(score * (scales != NULL ? scales[page] : 1.0));
+            scores[page] = (float)(score * scales[page]);
             if (best != NULL)
                 memcpy(best + page * tokens, sums, sizeof(int32_t) * (size_t)tokens);
         }
@@ -112,13 +107,13 @@ static void *work(void *argument)
 
 /* Do a job on this thread and others, which are made for it: the system puts a new thread on the processor that has the
  * least to do, and would wake one that waited on this one's. */
-static void share(Worker *workers, int threads)
+static void share(Job *job, int threads)
 {
     pthread_t others[MOST_THREADS];
     int begun = 0;
-    while (begun < threads - 1 && !pthread_create(&others[begun], NULL, work, &workers[begun + 1]))
+    while (begun < threads - 1 && !pthread_create(&others[begun], NULL, work, job))
         begun++;
-    work(&workers[0]);
+    work(job);
     while (begun > 0)
         pthread_join(others[--begun], NULL);
 }
@@ -133,8 +128,8 @@ static PyObject *score(PyObject *module, PyObject *arguments)
     const char *name;
     int threads, bits, dim;
     PyObject *list, *segment, *offsets, *counts, *scales, *mask, *tokens, *factors, *scores, *best;
-    if (!PyArg_ParseTuple(arguments, "sipiO!OOOOOOOOO", &name, &threads, &bits, &dim, &PyTuple_Type, &list, &segment, &offsets,
-                          &counts, &scales, &mask, &tokens, &factors, &scores, &best))
+    if (!PyArg_ParseTuple(arguments, "sipiO!OOOOOOOOO", &name, &threads, &bits, &dim, &PyTuple_Type, &list, &segment,
+                          &offsets, &counts, &scales, &mask, &tokens, &factors, &scores, &best))
         return NULL;
     const Kernel *kernel = kernel_of(name);
     if (kernel == NULL)
@@ -145,7 +140,6 @@ static PyObject *score(PyObject *module, PyObject *arguments)
     }
     Given given = {0};
     Query query = {0};
-    Worker workers[MOST_THREADS];
     PyObject *result = NULL;
     void *scratch = NULL;
     int words = (dim + 63) / 64;
@@ -168,13 +162,15 @@ static PyObject *score(PyObject *module, PyObject *arguments)
     if (take(segment, &given.segment, 8, pages, 0, "segment") < 0 ||
         take(offsets, &given.offsets, 8, pages, 0, "offsets") < 0 ||
         take(counts, &given.counts, 8, pages, 0, "counts") < 0 ||
-        take(scales, &given.scales, 4, pages, 0, "scales") < 0 || take(mask, &given.mask, 1, pages, 0, "mask") < 0 ||
+        take(scales, &given.scales, 4, pages, 0, "scales") < 0 ||
+        (mask != Py_None && take(mask, &given.mask, 1, pages, 0, "mask") < 0) ||
         take(tokens, &given.query, bits ? 8 : 1, (Py_ssize_t)query.tokens * query.dim, 0, "query") < 0 ||
-        take(best, &given.best, 4, pages * query.tokens, 1, "best") < 0)
+        (best != Py_None && take(best, &given.best, 4, pages * query.tokens, 1, "best") < 0))
         goto end;
     threads = threads < 1 ? 1 : threads > MOST_THREADS ? MOST_THREADS : threads;
-    size_t room = SCRATCH(dim, query.tokens), own = (room + sizeof(int32_t) * ((size_t)query.tokens + 1) + 63) / 64 * 64;
-    if (posix_memalign(&scratch, 64, own * (size_t)threads)) {
+    size_t room = SCRATCH(dim, query.tokens);
+    size_t part = (room + sizeof(int32_t) * ((size_t)query.tokens + 1) + 63) / 64 * 64;
+    if (posix_memalign(&scratch, 64, part * (size_t)threads)) {
         scratch = NULL;
         PyErr_NoMemory();
         goto end;
@@ -185,13 +181,13 @@ static PyObject *score(PyObject *module, PyObject *arguments)
         PyErr_NoMemory();
         goto end;
     }
-    Job job = {&given, bits ? kernel->bits : kernel->int8, &query, pages, width, bits ? LANES : 1, bits ? dim : 0, 0, -1};
-    for (int i = 0; i < threads; i++) {
-        char *mine = (char *)scratch + own * (size_t)i;
-        workers[i] = (Worker){&job, mine, (int32_t *)(mine + room)};
-    }
+    Job job = {
+        .given = &given, .function = bits ? kernel->bits : kernel->int8, .query = &query,
+        .pages = pages, .width = width, .lanes = bits ? LANES : 1, .whole = bits ? dim : 0,
+        .scratch = scratch, .part = part, .sums = room, .outside = -1,
+    };
     Py_BEGIN_ALLOW_THREADS
-    share(workers, threads);
+    share(&job, threads);
     Py_END_ALLOW_THREADS
     if (job.outside >= 0)
         PyErr_Format(PyExc_IndexError, "page %lld lies outside of its segment", (long long)job.outside);

@@ -35,8 +35,9 @@ def enter(page: Page, key: str) -> None:
 
 
 def test_a_wrong_key_is_refused_and_a_right_one_opens_what_was_asked_for(
-    new_page: NewPage, keys: dict[str, str]
+    new_page: NewPage, watch: Watch, keys: dict[str, str]
 ) -> None:
+    watch.expected.append("status of 401 .*/image")  # pictures that are still asked for while one signs out
     page = new_page(address("samples", q="year pass"))
     dialog = page.get_by_test_id("sign-in")
     expect(dialog.get_by_label("Key")).to_be_focused()

@@ -17,6 +17,7 @@ import pytest
 from checkpoints import make_checkpoint
 from click.testing import CliRunner
 from flips import SETTINGS, compare, damage, make_documents, make_index, outcome
+from segment_files import BITS, the_segment
 from test_ingest import NO_OCR, pdf
 
 from visrag import Index, IngestSettings, StoreError, UsageError
@@ -94,11 +95,11 @@ def test_a_whole_index_is_clean(path: Path) -> None:
 
 
 def test_vectors_that_are_damaged_are_named_and_come_back_as_they_were(path: Path, reference: Path) -> None:
-    (segment,) = (path / "vectors").iterdir()
+    segment = the_segment(path)
     with LocalStore.open(path) as store, store._database.read() as connection:
         sql = (
             "SELECT offset FROM generations g JOIN pages p ON generation = g.id JOIN page_vectors ON page = p.id "
-            "WHERE name = 'paper-2.pdf' AND number = 3"
+            "JOIN legs ON legs.id = leg WHERE legs.name = 'tokens' AND g.name = 'paper-2.pdf' AND number = 3"
         )
         ((offset,),) = connection.execute(sql)
     flip(segment, offset + 7)
@@ -120,7 +121,7 @@ def test_vectors_that_are_damaged_are_named_and_come_back_as_they_were(path: Pat
 
 @pytest.mark.parametrize("cut", [0, 30, 64, 1500, -100])
 def test_a_segment_cut_at_any_byte(path: Path, reference: Path, cut: int) -> None:
-    (segment,) = (path / "vectors").iterdir()
+    segment = the_segment(path)
     os.truncate(segment, cut % segment.stat().st_size)
     with Index(path, device="cpu") as index, pytest.raises(Damaged, match="damaged"):
         index.search("trams", rank="maxsim")
@@ -132,11 +133,30 @@ def test_a_segment_cut_at_any_byte(path: Path, reference: Path, cut: int) -> Non
 
 
 def test_a_segment_whose_header_is_damaged_or_which_is_missing(path: Path, reference: Path) -> None:
-    (segment,) = (path / "vectors").iterdir()
+    segment = the_segment(path)
     flip(segment, 3)
     assert [(each.kind, each.file) for each in checked(path).damage] == [("segment", f"vectors/{segment.name}")]
     assert checked(path, repair=True).left == []
     assert_repaired(path, reference)
+    segment.unlink()
+    found = checked(path, repair=True)
+    assert (len(found.damage), found.left) == (16, [])
+    assert_repaired(path, reference)
+
+
+CODES = "leg = (SELECT id FROM legs WHERE name = 'tokens')"
+
+
+def test_bits_that_are_damaged_are_named_and_come_back_as_they_were(path: Path, reference: Path) -> None:
+    segment = the_segment(path, BITS)
+    flip(segment, 64 + 7)
+    (found,) = checked(path).damage
+    assert (found.kind, found.file, found.leg) == ("page", f"vectors/{segment.name}", "tokens.bits")
+    assert checked(path, repair=True).left == []
+    assert_repaired(path, reference)
+    flip(segment, 10)
+    assert [(each.kind, each.file) for each in checked(path).damage] == [("segment", f"vectors/{segment.name}")]
+    assert checked(path, repair=True).left == []
     segment.unlink()
     found = checked(path, repair=True)
     assert (len(found.damage), found.left) == (16, [])
@@ -166,9 +186,9 @@ DOCUMENTS = [
     ("sql", "kind", "count"),
     [
         (PAGES, "page", 7),
-        (["UPDATE page_vectors SET offset = offset + 64 WHERE page = 3"], "page", 1),
-        (["UPDATE page_vectors SET offset = -5 WHERE page = 3"], "page", 1),
-        (["UPDATE page_vectors SET count = 1 << 40 WHERE page = 3"], "page", 2),  # its row, and its block
+        ([f"UPDATE page_vectors SET offset = offset + 64 WHERE page = 3 AND {CODES}"], "page", 1),
+        (["UPDATE page_vectors SET offset = -5 WHERE page = 3"], "page", 2),
+        (["UPDATE page_vectors SET count = 1 << 40 WHERE page = 3"], "page", 3),  # its rows, and its blocks
         (["DELETE FROM pages WHERE id = 3"], "page", 1),
         (["INSERT INTO fulltext (fulltext) VALUES ('delete-all')"], "fulltext", 1),
         (["UPDATE fulltext_data SET block = zeroblob(30) WHERE id > 10"], "fulltext", 1),
@@ -176,8 +196,8 @@ DOCUMENTS = [
         (["UPDATE generations SET name = CAST(x'ff41' AS TEXT) WHERE name = 'paper-1.pdf'"], "document", 1),
         (["UPDATE state SET settings = replace(settings, '0.1', '0.7')"], "settings", 1),
         (["UPDATE state SET settings = substr(settings, 2)"], "settings", 1),
-        (["DELETE FROM segments"], "database", 16),
-        (["UPDATE segments SET name = 'x' || name"], "page", 16),
+        (["DELETE FROM segments"], "page", 32),
+        (["UPDATE segments SET name = 'x' || name"], "page", 32),
         (["UPDATE generations SET name = CAST(name AS BLOB)"], "database", 1),  # as one bit makes of it
         (["UPDATE generations SET content = CAST(content AS BLOB), facts = CAST(facts AS BLOB)"], "database", 2),
         (["UPDATE segments SET name = CAST(name AS BLOB)", "UPDATE legs SET name = CAST(name AS BLOB)"], "database", 2),
@@ -268,8 +288,10 @@ def test_an_index_that_another_process_has_open_is_not_made_anew(path: Path) -> 
 
 
 def test_originals_and_pictures(path: Path, reference: Path, made: Path) -> None:
+    with Index(path, device="cpu") as index:
+        locked = index.document("locked.pdf").content  # of which the pictures are
     for folder in ("originals", "images"):
-        for file in sorted((path / folder).iterdir())[:2]:
+        for file in sorted(file for file in (path / folder).iterdir() if file.name != locked)[:2]:
             flip(file, 20)
     found = checked(path)
     assert sorted(each.kind for each in found.damage) == ["image", "image", "original", "original"]
@@ -288,7 +310,7 @@ def test_originals_and_pictures(path: Path, reference: Path, made: Path) -> None
 
 
 def test_what_cannot_be_repaired_is_said_with_what_to_do(path: Path) -> None:
-    (segment,) = (path / "vectors").iterdir()
+    segment = the_segment(path)
     os.truncate(segment, 64)
     for original in (path / "originals").iterdir():
         original.unlink()
@@ -336,7 +358,7 @@ def test_a_document_comes_back_with_the_settings_that_it_was_made_with(tmp_path:
         index.ingest(copied, settings=IngestSettings(ocr="always", renderer="poppler", route="text", jobs=1))
         before = index.documents()
     copied.unlink()
-    (segment,) = (tmp_path / "index" / "vectors").iterdir()
+    segment = the_segment(tmp_path / "index")
     os.truncate(segment, 64)
     shutil.copytree(tmp_path / "index", tmp_path / "damaged")
     found = checked(tmp_path / "index", repair=True)

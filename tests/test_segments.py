@@ -9,7 +9,7 @@ import pytest
 
 from visrag.errors import StoreError
 from visrag.store.locks import lock_new, try_lock
-from visrag.store.segments import HEADER, SegmentGone, SegmentReader, SegmentWriter
+from visrag.store.segments import BITS, HEADERS, INT8, SegmentGone, SegmentReader, SegmentWriter
 
 
 def codes(n, dim=16, seed=0):
@@ -77,6 +77,21 @@ def test_writers_never_share_a_segment_and_the_next_one_goes_on_in_it(tmp_path, 
     )
 
 
+def test_blocks_of_a_kind_lie_together_and_the_next_writer_keeps_them_apart(tmp_path, writer):
+    first = [writer.append(codes(4), kind) for kind in (INT8, BITS, INT8, BITS)]
+    assert [place.offset for place in first] == [64, 64, 128, 128]
+    assert first[0].segment == first[2].segment != first[1].segment == first[3].segment
+    for place, kind in zip(first[:2], (1, 2), strict=True):
+        assert (tmp_path / place.segment).read_bytes()[:12] == b"VISRAGSG\x01\x00" + bytes([kind, 0])
+    writer.close()
+    again = SegmentWriter(tmp_path, limit=4096)
+    assert [again.append(codes(1), kind)[:2] for kind in (BITS, INT8)] == [
+        (first[1].segment, 192),
+        (first[0].segment, 192),
+    ]
+    again.close()
+
+
 def test_a_torn_tail_is_passed_over(tmp_path, writer):
     first = writer.append(codes(4))
     writer.close()
@@ -135,7 +150,7 @@ def test_what_is_mapped_outlives_its_file(tmp_path, writer):
 
 
 def test_a_header_of_another_version_is_not_appended_to(tmp_path, writer):
-    (tmp_path / "newer.seg").write_bytes(HEADER[:8] + b"\x02\x00" + HEADER[10:])
+    (tmp_path / "newer.seg").write_bytes(HEADERS[INT8][:8] + b"\x02\x00" + HEADERS[INT8][10:])
     assert writer.append(codes(1)).segment != "newer.seg"
 
 

@@ -188,7 +188,8 @@ class Store(Protocol):
 
     # Search. A page that lacks a leg is no candidate of it.
     def candidates(self, leg: str, query: Query, filter: Filter, n: int) -> list[tuple[PageRef, float]]:
-        """The n best pages of a leg by its plain score (MaxSim, or BM25), best first; ties by PageRef."""
+        """The n best pages of a leg by its plain score (MaxSim, or BM25), best first; ties by PageRef. Of a large index
+        those are left out which a coarser score puts far behind."""
         ...
 
     def score(self, leg: str, query: Query, pages: Sequence[PageRef]) -> Floats:

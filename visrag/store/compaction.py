@@ -14,6 +14,7 @@ from .database import CURE, Database
 from .documents import segment_id
 from .files import Files
 from .locks import try_lock
+from .packing import kind_of
 from .segments import SUFFIX, SegmentReader, SegmentWriter
 from .work import WRITER
 
@@ -107,11 +108,11 @@ def _delete_unused(folder: Path, database: Database, files: Files) -> None:
     files.delete_unused([name for name in originals if name not in strange], images)
 
 
-def _blocks(connection: Connection, segment: str) -> list[tuple[int, int, int, int, int, int]]:
-    """The blocks of a segment that rows point to: leg, page, offset, n, dim, crc."""
+def _blocks(connection: Connection, segment: str) -> list[tuple[int, int, int, int, int, int, str]]:
+    """The blocks of a segment that rows point to: leg, page, offset, n, dim, crc, the leg's name."""
     return connection.execute(
-        "SELECT v.leg, v.page, v.offset, v.count, l.dim, v.crc FROM segments s JOIN page_vectors v ON v.segment = s.id "
-        "JOIN legs l ON l.id = v.leg WHERE s.name = ? ORDER BY v.leg, v.offset",
+        "SELECT v.leg, v.page, v.offset, v.count, l.dim, v.crc, l.name FROM segments s "
+        "JOIN page_vectors v ON v.segment = s.id JOIN legs l ON l.id = v.leg WHERE s.name = ? ORDER BY v.leg, v.offset",
         (segment,),
     ).fetchall()
 
@@ -129,13 +130,14 @@ def _rewrite(database: Database, path: Path, writer: SegmentWriter) -> None:
     """Move the live blocks of a segment, whose lock is held, if enough of it is dead. A damaged one is left alone."""
     with database.read() as connection:
         blocks = _blocks(connection, path.name)
-    live = sum(count * dim for _, _, _, count, dim, _ in blocks)
+    live = sum(count * dim for _, _, _, count, dim, _, _ in blocks)
     if live >= (1 - DEAD_SHARE) * path.stat().st_size:
         return
     reader = SegmentReader(path.parent)
     try:
         moved = [
-            (*block[:3], writer.append(reader.block(path.name, block[2], block[3:5], block[5]))) for block in blocks
+            (leg, page, offset, writer.append(reader.block(path.name, offset, (count, dim), crc), kind_of(name)))
+            for leg, page, offset, count, dim, crc, name in blocks
         ]
     except StoreError:
         return

@@ -30,7 +30,8 @@ from .database import Database, mapped
 from .documents import reindex
 from .files import put
 from .locks import try_lock
-from .segments import HEADER, SegmentReader, mend_header
+from .packing import kind_of
+from .segments import ALIGN, HEADERS, SegmentReader, mend_header
 
 WORK = "rebuild"  # a folder that is there from when a database is made anew until nothing is damaged
 COPY = "settings.json"
@@ -201,21 +202,24 @@ def _size(folder: Path, connection: Connection, row: _Row) -> int:
 
 def _check_segments(folder: Path, connection: Connection, found: Found) -> None:
     """The headers of the segments; what is in them is checked by page."""
-    for name in _segments(connection):
+    for name, kind in _segments(connection).items():
         path = folder / "vectors" / name
-        if path.is_file() and _head(path) != HEADER:
+        if path.is_file() and _head(path) != HEADERS[kind]:
             found.damage.append(Damage("segment", f"vectors/{name}", "its header is not as it was written"))
 
 
-def _segments(connection: Connection) -> set[str]:
-    """The names of the segments in which there are vectors."""
-    sql = "SELECT name FROM segments WHERE id IN (SELECT segment FROM page_vectors)"
-    return {str(name) for (name,) in connection.execute(sql)}
+def _segments(connection: Connection) -> dict[str, int]:
+    """The names of the segments in which there are vectors, and their kinds."""
+    sql = (
+        "SELECT DISTINCT s.name, l.name FROM segments s JOIN page_vectors v ON v.segment = s.id "
+        "LEFT JOIN legs l ON l.id = v.leg"
+    )
+    return {str(name): kind_of(str(leg)) for name, leg in connection.execute(sql)}
 
 
 def _head(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(len(HEADER))
+        return file.read(ALIGN)
 
 
 def _check_pages(folder: Path, connection: Connection, row: _Row, found: Found, told: Told | None) -> None:
@@ -340,10 +344,11 @@ def mend(folder: Path, database: Database, found: Found) -> None:
             reindex(connection)  # of the rows as they are, so that a document's terms can be taken out of it
         connection.execute("UPDATE state SET changes = changes + 1")
         connection.text_factory = str
+        kinds = _segments(connection)
     for damage in found.damage:
-        if damage.kind == "segment":
+        if damage.kind == "segment" and (kind := kinds.get(Path(damage.file).name)):
             with mapped(folder / damage.file):
-                mend_header(folder / damage.file)
+                mend_header(folder / damage.file, kind)
 
 
 def _find_segments(folder: Path, connection: Connection) -> None:

@@ -10,7 +10,7 @@ from sqlite3 import Connection
 from ..errors import StoreError
 from ..records import Document, DocumentState, Failure
 from .checksums import seal_document, seal_page
-from .packing import PackedPage
+from .packing import Block, PackedPage
 from .segments import Location
 
 
@@ -40,10 +40,11 @@ def write_pages(
     generation: int,
     document: str,
     pages: Sequence[PackedPage],
-    places: Sequence[Mapping[str, Location]],
+    written: Sequence[Sequence[tuple[Block, Location]]],
 ) -> None:
-    """Add pages to a staged version; a page of the same number, or its failure, is replaced."""
-    for page, locations in zip(pages, places, strict=True):
+    """Add pages, the blocks of which are written, to a staged version; a page of the same number, or its failure, is
+    replaced."""
+    for page, blocks in zip(pages, written, strict=True):
         key = (generation, page.number)
         connection.execute("DELETE FROM pages WHERE generation = ? AND number = ?", key)
         connection.execute("DELETE FROM failures WHERE generation = ? AND page = ?", key)
@@ -55,15 +56,15 @@ def write_pages(
         row = cursor.lastrowid
         texts = (row, page.text, page.words, " ".join(page.terms + page.phrases))
         connection.execute("INSERT INTO page_texts VALUES (?, ?, ?, ?)", texts)
-        for name, leg in page.legs.items():
-            segment, offset, crc = locations[name]
-            count, dim = leg.codes.shape
-            leg_id = _leg(connection, name, dim, f"{document}, page {page.number}")
+        for block, (segment, offset, crc) in blocks:
+            count, dim = block.data.shape
+            leg_id = _leg(connection, block.leg, dim, f"{document}, page {page.number}")
             connection.execute(
                 "INSERT INTO page_vectors VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (leg_id, row, segment_id(connection, segment), offset, count, leg.scale, crc, leg.chance),
+                (leg_id, row, segment_id(connection, segment), offset, count, block.scale, crc, block.chance),
             )
-            connection.execute("INSERT INTO places VALUES (?, ?, ?)", (row, leg_id, leg.places))
+            if block.places is not None:
+                connection.execute("INSERT INTO places VALUES (?, ?, ?)", (row, leg_id, block.places))
         assert row is not None
         seal_page(connection, row)
 

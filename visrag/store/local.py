@@ -60,9 +60,9 @@ from .documents import (
 from .feedback import LocalFeedback
 from .files import Files
 from .locks import lock_new
-from .packing import PackedPage, pack, unpack_places, unpack_words
+from .packing import Block, PackedPage, blocks, pack, unpack_places, unpack_words
 from .segments import Location, SegmentGone, SegmentReader, SegmentWriter
-from .tables import PageTable
+from .tables import PageTable, Rows
 from .work import LocalWork, insert_pieces
 
 if TYPE_CHECKING:
@@ -189,9 +189,9 @@ class LocalStore(LocalWork, LocalFeedback):
         with self._database.read() as connection:
             name = self._staged(connection, generation)
         packed = [pack(name, page) for page in pages]
-        with self._appended(packed) as places, self._database.write(durable=False) as connection:
+        with self._appended(packed) as written, self._database.write(durable=False) as connection:
             self._staged(connection, generation)
-            write_pages(connection, generation, name, packed, places)
+            write_pages(connection, generation, name, packed, written)
 
     def fail(self, generation: Generation, page: int | None, reason: str, message: str) -> None:
         with self._database.write(durable=False) as connection:
@@ -254,14 +254,14 @@ class LocalStore(LocalWork, LocalFeedback):
             return None
         packed = [pack(row[0], page) for page in pages]
         self._enlist()
-        with self._appended(packed) as places:
+        with self._appended(packed) as written:
             if packed and self._appender is not None:
                 self._appender.sync()
             with self._database.write(durable=False) as connection:
                 key = (piece.id, piece.attempts)
                 if not connection.execute("DELETE FROM pieces WHERE id = ? AND attempts = ?", key).rowcount:
                     return None
-                write_pages(connection, piece.generation, row[0], packed, places)
+                write_pages(connection, piece.generation, row[0], packed, written)
                 for failure in failures:
                     write_failure(connection, piece.generation, failure.page, failure.reason, failure.message)
                 insert_pieces(connection, follow)
@@ -296,8 +296,8 @@ class LocalStore(LocalWork, LocalFeedback):
             return read_failures(connection, document)
 
     def page_count(self, filter: Filter) -> int:
-        with self._snapshot() as (_, table):
-            return int(table.allowed(filter).sum())
+        with self._snapshot() as (connection, table):
+            return int(table.allowed(connection, filter).sum())
 
     def original(self, document: str, generation: Generation | None = None) -> Path:
         """As the protocol says: the index's copy, or the file that was linked."""
@@ -312,16 +312,17 @@ class LocalStore(LocalWork, LocalFeedback):
     def candidates(self, leg: str, query: Query, filter: Filter, n: int) -> list[tuple[PageRef, float]]:
         def find() -> list[tuple[PageRef, float]]:
             with self._snapshot() as (connection, table):
-                allowed = table.allowed(filter)
+                allowed = table.allowed(connection, filter)
                 found = table.leg(connection, leg)
                 if not isinstance(query, QueryVectors):
                     scores = _sum_bm25(table, connection, query)
                     rows = np.flatnonzero(allowed & (scores > 0))
-                    return _best(table, rows, scores[rows], n)
+                    rows = rows[np.argsort(-scores[rows], kind="stable")[:n]]
+                    return _told(table, rows, scores[rows])
             if found is None:
                 return []
-            positions = np.flatnonzero(allowed[found.rows])
-            return _best(table, found.rows[positions], found.score(query, positions, self._segments), n)
+            positions, scores = found.best(query, np.flatnonzero(allowed[found.rows]), n, self._segments)
+            return _told(table, found.rows[positions], scores)
 
         return self._again(find)
 
@@ -346,7 +347,7 @@ class LocalStore(LocalWork, LocalFeedback):
         with self._snapshot() as (connection, table):
             rows = table.rows(pages)
             for i, term in enumerate(terms):
-                column = np.zeros(len(table.ids) + 1, np.float32)  # the last for pages that aren't there
+                column = np.zeros(len(table.pages) + 1, np.float32)  # the last for pages that aren't there
                 found, values = table.bm25(connection, term)
                 column[found] = values
                 scores[:, i] = column[rows]
@@ -358,7 +359,7 @@ class LocalStore(LocalWork, LocalFeedback):
             found = table.leg(connection, leg)
             if found is not None:
                 positions = found.find(table.rows(pages))
-                levels[positions >= 0] = found.chances[positions[positions >= 0]]
+                levels[positions >= 0] = found.codes["chance"][positions[positions >= 0]]
         return levels
 
     def vectors(self, leg: str, page: PageRef) -> PatchVectors | None:
@@ -430,6 +431,7 @@ class LocalStore(LocalWork, LocalFeedback):
         """Make good what can be without reading a document again."""
         mend(self.folder, self._database, found)
         self._segments.keep(set())
+        self._table = None
 
     def mend_original(self, path: Path, content: str) -> None:
         """Write the index's copy of a file anew. Raises FileChanged where ``path`` has another content."""
@@ -448,13 +450,14 @@ class LocalStore(LocalWork, LocalFeedback):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     @contextmanager
-    def _appended(self, packed: Sequence[PackedPage]) -> Iterator[list[dict[str, Location]]]:
-        """Append the vectors of pages: where they lie, by leg. Until the end no other thread appends."""
+    def _appended(self, packed: Sequence[PackedPage]) -> Iterator[list[list[tuple[Block, Location]]]]:
+        """Append the vectors of pages: each one's blocks and where they lie. Until the end no other thread appends."""
+        found = [blocks(page) for page in packed]
         with mapped(self._vectors), self._appending:
             if self._appender is None:
                 self._appender = SegmentWriter(self._vectors)
             appender = self._appender
-            yield [{leg: appender.append(found.codes) for leg, found in page.legs.items()} for page in packed]
+            yield [[(block, appender.append(block.data, block.kind)) for block in page] for page in found]
 
     def _staged(self, connection: Connection, generation: Generation) -> str:
         """The document's name. Raises StoreError where the generation isn't one that is being written."""
@@ -479,7 +482,7 @@ class LocalStore(LocalWork, LocalFeedback):
                 with self._reading:
                     table = self._table
                     if table is None or table.changes != changes:
-                        table = self._table = PageTable.read(connection, changes)
+                        table = self._table = PageTable.read(connection, changes, table)
                         self._segments.keep({name for (name,) in connection.execute("SELECT name FROM segments")})
             yield connection, table
 
@@ -503,14 +506,12 @@ def _to_be_copied(folder: Path, connection: Connection) -> str | None:
 
 def _sum_bm25(table: PageTable, connection: Connection, terms: Sequence[str]) -> Floats:
     """BM25 of each page, (p,) float32: the sum over the terms."""
-    scores = np.zeros(len(table.ids), np.float32)
+    scores = np.zeros(len(table.pages), np.float32)
     for term in terms:
         rows, values = table.bm25(connection, term)
         scores[rows] += values
     return scores
 
 
-def _best(table: PageTable, rows: np.typing.NDArray[np.int64], scores: Floats, n: int) -> list[tuple[PageRef, float]]:
-    """The n best of these rows, which ascend: so equals are in the order of PageRef."""
-    order = np.argsort(-scores, kind="stable")[:n]
-    return [(table.ref(int(rows[i])), float(scores[i])) for i in order]
+def _told(table: PageTable, rows: Rows, scores: Floats) -> list[tuple[PageRef, float]]:
+    return [(table.ref(row), score) for row, score in zip(rows.tolist(), scores.tolist(), strict=True)]

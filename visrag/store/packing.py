@@ -1,4 +1,4 @@
-"""A page ↔ what is stored of it: compressed words and places, int8 codes."""
+"""A page ↔ what is stored of it: compressed words and places, int8 codes, bits."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compress import to_int8
+from ..compress import to_bits, to_int8, words_of
 from ..errors import PageRefused
 from ..fulltext import phrases, terms
 from ..records import BOX_UNITS, EncodedPage, Places, Word
+from .segments import BITS, INT8
+
+BITS_SUFFIX = ".bits"
 
 
 class PackedLeg(NamedTuple):
@@ -38,6 +41,17 @@ class PackedPage(NamedTuple):
     legs: Mapping[str, PackedLeg]
 
 
+class Block(NamedTuple):
+    """What of a page lies in a segment of a ``kind``, and its row: ``data`` (n, width) int8."""
+
+    leg: str
+    kind: int
+    data: NDArray[np.int8]
+    scale: float = 1.0
+    places: bytes | None = None
+    chance: float | None = None
+
+
 def pack(document: str, encoded: EncodedPage) -> PackedPage:
     """Make a page ready to be stored. Raises PageRefused for what cannot be stored."""
     page = encoded.page
@@ -58,6 +72,26 @@ def pack(document: str, encoded: EncodedPage) -> PackedPage:
     size = (page.width, page.height)
     matched = terms(page.text), phrases(page.text)
     return PackedPage(page.number, size, page.text_source, page.drawn, page.text, words, *matched, legs)
+
+
+def blocks(page: PackedPage) -> list[Block]:
+    """What of a page goes into segments: of each leg the codes, and their bits as a leg of their own."""
+    found = []
+    for name, leg in page.legs.items():
+        found.append(Block(name, INT8, leg.codes, leg.scale, leg.places, leg.chance))
+        bits = to_bits(leg.codes).reshape(-1, 8 * words_of(leg.codes.shape[1]))
+        found.append(Block(bits_of(name), BITS, bits))
+    return found
+
+
+def bits_of(leg: str) -> str:
+    """The leg that holds the bits of a leg: its vectors are the fillers' too, its dimensions the bytes of one."""
+    return leg + BITS_SUFFIX
+
+
+def kind_of(leg: str) -> int:
+    """The kind of the segments in which a leg lies."""
+    return BITS if leg.endswith(BITS_SUFFIX) else INT8
 
 
 def pack_words(text: str, words: tuple[Word, ...]) -> bytes:

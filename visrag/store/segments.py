@@ -2,7 +2,8 @@
 
 A file is a header of 64 bytes and blocks, each beginning at a multiple of 64. What is in a block, whose it is
 and its checksum stand in SQLite's rows: bytes that no row points to are dead, whatever they hold. All blocks of a file
-are of one kind; 1 is int8 codes (n × dim, row after row), 2 is kept for 1-bit codes.
+are of one kind: 1 is int8 codes (n × dim, row after row), 2 is bits (``compress.to_bits``), which a search reads all
+of, and so lie close together.
 
     header: magic 8 bytes, version uint16, kind uint16, zeros (little-endian)
 
@@ -17,6 +18,7 @@ import os
 import struct
 import threading
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,9 +30,9 @@ from .locks import lock_new, try_lock
 
 MAGIC = b"VISRAGSG"
 VERSION = 1
-INT8 = 1
+INT8, BITS = KINDS = 1, 2
 ALIGN = 64
-HEADER = struct.pack("<8sHH52x", MAGIC, VERSION, INT8)
+HEADERS = {kind: struct.pack("<8sHH52x", MAGIC, VERSION, kind) for kind in KINDS}
 LIMIT = 256 * 2**20
 SUFFIX = ".seg"
 CURE = "visrag check --repair makes good what it can"
@@ -48,48 +50,54 @@ class SegmentGone(Damaged):
     """Raised when a segment is not there: compaction moved its blocks, or it was deleted."""
 
 
+@dataclass(slots=True)
+class _Open:
+    """A segment that is appended to."""
+
+    descriptor: int
+    name: str
+    end: int
+
+
 class SegmentWriter:
-    """Appends blocks to a segment of its own; a full one is followed by another. Not thread-safe."""
+    """Appends blocks to segments of its own, one of each kind; a full one is followed by another. Not thread-safe."""
 
     def __init__(self, folder: Path, limit: int = LIMIT, reuse: bool = True) -> None:
         """``reuse``: whether to go on in a segment that is not full and has no other writer."""
         self._folder = folder
         self._limit = limit
-        self._reuse = reuse
-        self._descriptor: int | None = None
-        self._name = ""
-        self._end = 0
+        self._reused = set() if reuse else set(KINDS)
+        self._open: dict[int, _Open] = {}
         self._full: list[int] = []
         self._new_name = False
         self._dirty = False
 
-    def append(self, block: NDArray[np.int8]) -> Location:
+    def append(self, block: NDArray[np.int8], kind: int = INT8) -> Location:
         """Write a block. It is safe on disk after ``sync``. Raises OSError, and then nothing was appended."""
         data = np.ascontiguousarray(block).data.cast("B")
-        if self._descriptor is not None and self._end > ALIGN and self._end + len(data) > self._limit:
-            self._full.append(self._descriptor)
-            self._descriptor = None
-        if self._descriptor is None:
-            self._open(len(data))
-        assert self._descriptor is not None
-        offset = self._end
+        found = self._open.get(kind)
+        if found is not None and found.end > ALIGN and found.end + len(data) > self._limit:
+            self._full.append(self._open.pop(kind).descriptor)
+            found = None
+        if found is None:
+            found = self._begin(kind, len(data))
+        offset = found.end
         padding = -len(data) % ALIGN
         try:
-            _write(self._descriptor, data, offset)
-            _write(self._descriptor, memoryview(bytes(padding)), offset + len(data))
+            _write(found.descriptor, data, offset)
+            _write(found.descriptor, memoryview(bytes(padding)), offset + len(data))
         except OSError:
-            os.ftruncate(self._descriptor, offset)
+            os.ftruncate(found.descriptor, offset)
             raise
-        self._end = offset + len(data) + padding
+        found.end = offset + len(data) + padding
         self._dirty = True
-        return Location(self._name, offset, zlib.crc32(data))
+        return Location(found.name, offset, zlib.crc32(data))
 
     def sync(self) -> None:
         """Bring everything appended to the disk."""
         if self._dirty:
-            for descriptor in (*self._full, self._descriptor):
-                if descriptor is not None:
-                    os.fsync(descriptor)
+            for descriptor in (*self._full, *(found.descriptor for found in self._open.values())):
+                os.fsync(descriptor)
             self._dirty = False
         if self._new_name:
             sync_folder(self._folder)
@@ -105,30 +113,31 @@ class SegmentWriter:
         try:
             self.sync()
         finally:
+            self._full += [found.descriptor for found in self._open.values()]
+            self._open.clear()
             self.release()
-            if self._descriptor is not None:
-                os.close(self._descriptor)
-                self._descriptor = None
 
-    def _open(self, length: int) -> None:
-        if self._reuse:
-            self._reuse = False
+    def _begin(self, kind: int, length: int) -> _Open:
+        if kind not in self._reused:
+            self._reused.add(kind)
             for path in sorted(self._folder.glob("*" + SUFFIX)):
                 if path.stat().st_size + length <= self._limit and (descriptor := try_lock(path)) is not None:
-                    if os.pread(descriptor, len(HEADER), 0) == HEADER:
-                        self._take(descriptor, path.name, os.fstat(descriptor).st_size)
-                        return
+                    if os.pread(descriptor, ALIGN, 0) == HEADERS[kind]:
+                        size = os.fstat(descriptor).st_size
+                        self._open[kind] = _Open(descriptor, path.name, size + -size % ALIGN)
+                        return self._open[kind]
                     os.close(descriptor)
         name = os.urandom(8).hex() + SUFFIX
         descriptor = lock_new(self._folder / name)
-        self._take(descriptor, name, 0)
+        try:
+            _write(descriptor, memoryview(HEADERS[kind]), 0)
+        except OSError:
+            (self._folder / name).unlink()
+            os.close(descriptor)
+            raise
+        self._open[kind] = _Open(descriptor, name, ALIGN)
         self._new_name = True
-        _write(descriptor, memoryview(HEADER), 0)
-        self._end = len(HEADER)
-
-    def _take(self, descriptor: int, name: str, size: int) -> None:
-        self._descriptor, self._name = descriptor, name
-        self._end = size + -size % ALIGN
+        return self._open[kind]
 
 
 class SegmentReader:
@@ -168,12 +177,12 @@ class SegmentReader:
             self._maps = {name: data for name, data in self._maps.items() if name in names}
 
 
-def mend_header(path: Path) -> None:
+def mend_header(path: Path, kind: int) -> None:
     """Write a segment's header anew, once no one appends to it."""
     descriptor = os.open(path, os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        _write(descriptor, memoryview(HEADER), 0)
+        _write(descriptor, memoryview(HEADERS[kind]), 0)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -188,7 +197,7 @@ def _map(path: Path, header: bool) -> NDArray[np.int8]:
         raise Damaged(f"{path} is damaged: it is empty: {CURE}") from error
     except OSError as error:
         raise StoreError(f"{path} could not be read: {error.strerror}; check the disk") from error
-    if header and bytes(data[: len(HEADER)]) != HEADER:
+    if header and bytes(data[:ALIGN]) not in HEADERS.values():
         raise Damaged(f"{path} is damaged, or was made by a newer version of visrag: its header is not known: {CURE}")
     return data.view(np.ndarray)
 

@@ -1,171 +1,206 @@
-"""What a search scans: the visible pages and where their vectors lie, in arrays, read once a state of the index."""
+"""What a search scans: the visible pages and where their vectors lie, in arrays.
+
+They are read once, and then what was added since: what belongs to a visible document does not change, but for where
+its vectors lie. Compaction moves them, and then the segment in which they lay is gone: all is read anew.
+"""
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..compress import words_of
 from ..errors import Damaged, StoreError
 from ..fulltext import K1, B, idf, weight
 from ..maxsim import Block, score_pages
 from ..records import Filter, Floats, PageRef, QueryVectors
+from .packing import bits_of
 from .segments import ALIGN, CURE, SegmentReader
 
 Rows = NDArray[np.int64]
+Records = NDArray[np.void]
+
+PAGE = np.dtype([("id", "i8"), ("generation", "i8"), ("number", "i8"), ("length", "i8")])
+BLOCK = np.dtype(
+    [("page", "i8"), ("segment", "i8"), ("offset", "i8"), ("count", "i8"), ("scale", "f4"), ("chance", "f4")]
+)
+RESCORED = 1000  # pages whose codes are scored, after the bits of all
+LARGE = 4_000_000_000  # products of codes up to which there are no bits scored
 
 
 @dataclass(frozen=True, slots=True)
 class LegTable:
-    """The pages that have a leg: ``rows`` (v,) of the page table, ascending, and for each where its codes lie."""
+    """The v pages that have a leg: ``rows`` (v,) of the page table, ascending. ``codes`` (v,): where their codes lie;
+    ``bits`` (v,): where those lie, of ``count`` 0 for a page that has none. ``names``: those of segments by id."""
 
     rows: Rows
-    segments: tuple[str, ...]
-    segment: Rows
-    offsets: Rows
-    counts: Rows
-    scales: Floats
-    chances: Floats
+    codes: Records
+    bits: Records
+    names: dict[int, str]
     dim: int
 
     def find(self, rows: Rows) -> Rows:
         """Positions in this table of rows of the page table; −1 for a page that lacks the leg."""
-        if not len(self.rows):
-            return np.full(len(rows), -1, np.int64)
-        found = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
-        return np.where(self.rows[found] == rows, found, -1)
+        return _find(self.rows, rows)
 
-    def score(self, query: QueryVectors, positions: Rows, segments: SegmentReader) -> Floats:
+    def score(self, query: QueryVectors, positions: Rows, reader: SegmentReader) -> Floats:
         """MaxSim of the pages at these positions, (len(positions),) float32."""
+        return self._score(query, self.codes[positions], reader)
+
+    def best(self, query: QueryVectors, positions: Rows, n: int, reader: SegmentReader) -> tuple[Rows, Floats]:
+        """Of the pages at these positions, which ascend, the n best, best first, and their MaxSim; of equals the first.
+
+        Where the codes of all would take long, they are those of the best by their bits, and of those without bits.
+        """
+        most = max(n, RESCORED)
+        products = int(self.codes["count"][positions].sum()) * np.count_nonzero(query.weights) * self.dim
+        bits = self.bits[positions] if len(positions) > 2 * most and products > LARGE else self.bits[:0]
+        if bits["count"].any():
+            coarse = np.where(bits["count"], self._score(query, bits, reader, bits=True), np.inf)
+            most = min(most + np.count_nonzero(bits["count"] == 0), len(positions))
+            positions = np.sort(positions[np.argpartition(-coarse, most - 1)[:most]])
+        scores = self.score(query, positions, reader)
+        order = np.argsort(-scores, kind="stable")[:n]
+        return positions[order], scores[order]
+
+    def _score(self, query: QueryVectors, found: Records, reader: SegmentReader, bits: bool = False) -> Floats:
         if query.vectors.shape[1] != self.dim:
             raise StoreError(
                 f"the question's vectors have {query.vectors.shape[1]} dimensions, the index's {self.dim}: "
                 "use its model"
             )
-        numbers, segment = np.unique(self.segment[positions], return_inverse=True)
-        offsets, counts = self.offsets[positions], self.counts[positions]
-        ends = np.zeros(len(numbers), np.int64)
-        np.maximum.at(ends, segment, offsets + counts * self.dim)
-        buffers = tuple(
-            segments.buffer(self.segments[number], end)
-            for number, end in zip(numbers.tolist(), ends.tolist(), strict=True)
+        width = 8 * words_of(self.dim) if bits else self.dim
+        segment, offsets, counts = (np.ascontiguousarray(found[name]) for name in ("segment", "offset", "count"))
+        ends = np.zeros(1 + max(self.names, default=0), np.int64)
+        np.maximum.at(ends, segment, offsets + counts * width)
+        used = np.flatnonzero(ends)
+        buffers = tuple(reader.buffer(self.names[i], int(ends[i])) for i in used.tolist())
+        ends[used] = np.arange(len(used))
+        scales = np.ascontiguousarray(found["scale"])
+        return score_pages(
+            query.vectors, query.weights, Block(buffers, ends[segment], offsets, counts, scales, self.dim, bits)
         )
-        block = Block(buffers, segment, offsets, counts, self.scales[positions], self.dim)
-        return score_pages(query.vectors, query.weights, block)
 
 
 @dataclass(slots=True)
 class PageTable:
-    """The visible pages of one state of an index, in the order of PageRef.
+    """The p visible pages of one state of an index, in the order of PageRef.
 
-    ``ids`` (p,): SQLite's; ``document`` (p,) into ``names``; ``numbers`` (p,); ``lengths`` (p,) in terms. ``tags`` maps
-    (key, value) to the documents that have it. ``legs`` and ``postings`` are filled as searches ask for them.
+    ``names`` and ``generations`` (d,): of the documents; ``pages`` (p,) PAGE; ``document`` (p,) into ``names``.
+    ``legs``, ``postings`` and ``tagged`` are filled as searches ask for them.
     """
 
     changes: int
     names: list[str]
     generations: Rows
-    ids: Rows
+    pages: Records
     document: Rows
-    numbers: Rows
-    lengths: Rows
-    tags: Mapping[tuple[str, str], list[int]]
     legs: dict[str, LegTable] = field(default_factory=dict)
     postings: dict[str, tuple[Rows, Floats]] = field(default_factory=dict)
+    tagged: dict[tuple[str, str], NDArray[np.bool_]] = field(default_factory=dict)
     _known: dict[str, int] = field(default_factory=dict)
     _by_id: Rows | None = None
 
     @classmethod
-    def read(cls, connection: sqlite3.Connection, changes: int) -> PageTable:
+    def read(cls, connection: sqlite3.Connection, changes: int, before: PageTable | None = None) -> PageTable:
+        """The table of the state that a connection sees; what is in that of an earlier state is taken from there."""
         documents = connection.execute("SELECT id, name FROM generations WHERE visible ORDER BY name").fetchall()
-        place = {generation: i for i, (generation, _) in enumerate(documents)}
-        pages = _columns(
-            connection.execute(
-                "SELECT p.id, p.generation, p.number, p.length FROM generations g JOIN pages p ON p.generation = g.id "
-                "WHERE g.visible ORDER BY g.name, p.number"
-            ),
-            4,
-        )
-        tags: dict[tuple[str, str], list[int]] = {}
-        for generation, key, value in connection.execute("SELECT generation, key, value FROM tags"):
-            if generation in place:
-                tags.setdefault((key, value), []).append(place[generation])
-        document = np.array([place[generation] for generation in pages[1].tolist()], np.int64)
         names = [name for _, name in documents]
         generations = np.array([generation for generation, _ in documents], np.int64)
-        table = cls(changes, names, generations, pages[0], document, pages[2], pages[3], tags)
+        new = None if before is None else np.setdiff1d(generations, before.generations)
+        pages = _read(connection, PAGE, "pages", *_among("generation", new))
+        if before is not None:
+            pages = np.concatenate([before.pages, pages])
+        order = np.argsort(generations)
+        document = _find(generations[order], pages["generation"])
+        pages, document = pages[document >= 0], order[document[document >= 0]]
+        order = np.lexsort((pages["number"], document))
+        table = cls(changes, names, generations, pages[order], document[order])
         table._known = {name: i for i, name in enumerate(names)}
+        for name, leg in [] if before is None else before.legs.items():
+            table.legs[name] = table._read_leg(connection, name, leg.dim, new, leg)
         return table
 
     def leg(self, connection: sqlite3.Connection, name: str) -> LegTable | None:
         """The table of a leg, read with the same state of the index; None where no page ever had it."""
         if name not in self.legs:
-            row = connection.execute("SELECT id, dim FROM legs WHERE name = ?", (name,)).fetchone()
+            row = connection.execute("SELECT dim FROM legs WHERE name = ?", (name,)).fetchone()
             if row is None:
                 return None
-            self.legs[name] = self._read_leg(connection, *row)
+            self.legs[name] = self._read_leg(connection, name, row[0])
         return self.legs[name]
 
-    def _read_leg(self, connection: sqlite3.Connection, leg: int, dim: int) -> LegTable:
-        names = dict(connection.execute("SELECT id, name FROM segments ORDER BY id"))
-        sql = "SELECT page, segment, offset, count, scale, ifnull(chance, 9e999) FROM page_vectors WHERE leg = ?"
-        page, segment, offset, count, scale, chance = _columns(connection.execute(sql, (leg,)), 6)
-        rows = self.rows_of_ids(page)
+    def _read_leg(
+        self,
+        connection: sqlite3.Connection,
+        name: str,
+        dim: int,
+        new: Rows | None = None,
+        before: LegTable | None = None,
+    ) -> LegTable:
+        """``before``: the table of an earlier state, to which that of the generations ``new`` is added."""
+        names = dict(connection.execute("SELECT id, name FROM segments").fetchall())
+        among, values = _among("generation", new)
+        pages = among if new is None else f"page IN (SELECT id FROM pages WHERE {among})"
+        where = f"leg = (SELECT id FROM legs WHERE name = ?) AND {pages}"
+        codes, bits = (
+            _read(connection, BLOCK, "page_vectors", where, (each, *values)) for each in (name, bits_of(name))
+        )
+        for found in (codes, bits):
+            if len(found) and not _are_places(found, np.array(list(names))):
+                raise Damaged(f"index.db is damaged: where vectors lie is no place: {CURE}")
+        if before is not None:
+            names = before.names | names
+            codes = np.concatenate([before.codes, codes])
+            bits = np.concatenate([before.bits[before.bits["count"] > 0], bits])
+        rows = self.rows_of_ids(codes["page"])
         kept = np.flatnonzero(rows >= 0)
         kept = kept[np.argsort(rows[kept])]
-        ids = np.array(list(names), np.int64)
-        if len(kept) and not _are_places(segment[kept], offset[kept], count[kept], ids):
-            raise Damaged(f"index.db is damaged: where vectors lie is no place: {CURE}")
-        return LegTable(
-            rows[kept],
-            tuple(names.values()),
-            np.searchsorted(ids, segment[kept]),
-            offset[kept],
-            count[kept],
-            scale[kept].astype(np.float32),
-            np.where(np.isinf(chance[kept]), np.nan, chance[kept]).astype(np.float32),
-            dim,
-        )
+        codes, rows = codes[kept], rows[kept]
+        bits = np.append(bits[np.argsort(bits["page"])], np.zeros(1, BLOCK))  # the last for pages without
+        return LegTable(rows, codes, bits[_find(bits["page"][:-1], codes["page"])], names, dim)
 
     def rows_of_ids(self, ids: Rows) -> Rows:
         """The rows of pages by SQLite's ids; −1 for a page that isn't visible."""
-        if not len(self.ids):
-            return np.full(len(ids), -1, np.int64)
         if self._by_id is None:
-            self._by_id = np.argsort(self.ids)
-        found = np.minimum(np.searchsorted(self.ids, ids, sorter=self._by_id), len(self.ids) - 1)
-        rows = self._by_id[found]
-        return np.where(self.ids[rows] == ids, rows, -1)
+            self._by_id = np.argsort(self.pages["id"])
+        found = _find(self.pages["id"][self._by_id], ids)
+        return np.where(found >= 0, np.append(self._by_id, -1)[found], -1)
 
     def rows(self, pages: Sequence[PageRef]) -> Rows:
         """The rows of pages by name; −1 for a page that isn't there."""
+        numbers = self.pages["number"]
         starts = np.searchsorted(self.document, np.arange(len(self.names) + 1))
         found = np.full(len(pages), -1, np.int64)
         for i, (name, number) in enumerate(pages):
             document = self._known.get(name)
             if document is not None:
                 first, end = starts[document], starts[document + 1]
-                row = first + int(np.searchsorted(self.numbers[first:end], number))
-                if row < end and self.numbers[row] == number:
+                row = first + int(np.searchsorted(numbers[first:end], number))
+                if row < end and numbers[row] == number:
                     found[i] = row
         return found
 
     def ref(self, row: int) -> PageRef:
-        return PageRef(self.names[self.document[row]], int(self.numbers[row]))
+        return PageRef(self.names[self.document[row]], int(self.pages["number"][row]))
 
-    def allowed(self, filter: Filter) -> NDArray[np.bool_]:
+    def allowed(self, connection: sqlite3.Connection, filter: Filter) -> NDArray[np.bool_]:
         """Which pages a filter lets through, (p,)."""
         documents = np.ones(len(self.names), bool)
         if filter.documents is not None:
             documents[:] = False
             documents[[self._known[name] for name in filter.documents if name in self._known]] = True
         for tag in filter.tags.items():
-            having = np.zeros(len(self.names), bool)
-            having[self.tags.get(tag, [])] = True
-            documents &= having
+            if tag not in self.tagged:
+                having = connection.execute("SELECT generation FROM tags WHERE key = ? AND value = ?", tag).fetchall()
+                self.tagged[tag] = np.isin(self.generations, np.array(having, np.int64))
+            documents &= self.tagged[tag]
         return documents[self.document]
 
     def bm25(self, connection: sqlite3.Connection, term: str) -> tuple[Rows, Floats]:
@@ -176,32 +211,64 @@ class PageTable:
         """
         if term not in self.postings:
             sql = "SELECT doc, count(*) FROM fulltext_terms WHERE term = ? GROUP BY doc"
-            ids, counts = _columns(connection.execute(sql, (term,)), 2)
-            rows = self.rows_of_ids(ids)
+            postings = np.array(connection.execute(sql, (term,)).fetchall(), np.int64).reshape(-1, 2)
+            rows = self.rows_of_ids(postings[:, 0])
             order = np.argsort(rows)
-            rows, tf = rows[order], counts[order].astype(np.float64)
-            share = self.lengths[rows] / max(1.0, self.lengths.mean()) if len(rows) else tf
-            scores = weight(term) * idf(len(self.ids), len(rows)) * tf * (K1 + 1) / (tf + K1 * (1 - B + B * share))
+            rows, tf = rows[order], postings[order, 1].astype(np.float64)
+            lengths = self.pages["length"]
+            share = lengths[rows] / max(1.0, lengths.mean()) if len(rows) else tf
+            scores = weight(term) * idf(len(lengths), len(rows)) * tf * (K1 + 1) / (tf + K1 * (1 - B + B * share))
             if sum(len(found) for found, _ in list(self.postings.values())) > 4_000_000:
                 self.postings.clear()
             self.postings[term] = rows, scores.astype(np.float32)
         return self.postings[term]
 
 
-def _are_places(segment: Rows, offset: Rows, count: Rows, segments: Rows) -> bool:
+def _find(values: Rows, wanted: Rows) -> Rows:
+    """Positions in ``values``, which ascend, of those that are wanted; −1 for one that is not there."""
+    if not len(values):
+        return np.full(len(wanted), -1, np.int64)
+    found = np.minimum(np.searchsorted(values, wanted), len(values) - 1)
+    return np.where(values[found] == wanted, found, -1)
+
+
+def _among(column: str, values: Rows | None) -> tuple[str, tuple[str, ...]]:
+    """SQL, and its parameters, for rows of which a column is among some values; for all rows where they are None."""
+    if values is None:
+        return "1", ()
+    return f"{column} IN (SELECT value FROM json_each(?))", (json.dumps(values.tolist()),)
+
+
+def _read(
+    connection: sqlite3.Connection, kind: np.dtype[np.void], table: str, where: str, values: tuple[str, ...] = ()
+) -> Records:
+    """The rows of a table for which ``where`` holds: the columns that ``kind`` names. Raises Damaged for what is no
+    number.
+
+    SQLite puts each column into one text, which numpy reads: three times as fast as row by row.
+    """
+    names = kind.names or ()
+    joined = ", ".join(f"group_concat(ifnull({name}, 'nan'))" for name in names)
+    texts = connection.execute(f"SELECT {joined} FROM {table} WHERE {where}", values).fetchone()
+    columns = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name, text in zip(names, texts, strict=True):
+            try:
+                columns.append(np.fromstring(text, kind[name], sep=",") if text else np.zeros(0, kind[name]))
+            except (DeprecationWarning, ValueError, TypeError) as error:
+                raise Damaged(f"index.db is damaged: what should be a number is none ({error}): {CURE}") from error
+    if len({len(column) for column in columns}) > 1:
+        raise Damaged(f"index.db is damaged: {table} has values that are no numbers: {CURE}")
+    found = np.empty(len(columns[0]), kind)
+    for name, column in zip(names, columns, strict=True):
+        found[name] = column
+    return found
+
+
+def _are_places(found: Records, segments: Rows) -> bool:
     """Whether rows that say where vectors lie can be true."""
-    if any(column.dtype.kind != "i" for column in (segment, offset, count)) or not np.isin(segment, segments).all():
+    offset, count = found["offset"], found["count"]
+    if not np.isin(found["segment"], segments).all():
         return False
     return bool(offset.min() >= ALIGN and offset.max() < 2**48 and count.min() >= 1 and count.max() < 2**32)
-
-
-def _columns(cursor: sqlite3.Cursor, width: int) -> list[Rows]:
-    """A query's rows as one array a column: int64, or float64 where a value is no integer. Raises Damaged."""
-    rows = cursor.fetchall()
-    if not rows:
-        return [np.zeros(0, np.int64)] * width
-    columns = [np.array(column) for column in zip(*rows, strict=True)]
-    try:
-        return [column if column.dtype.kind == "i" else column.astype(np.float64) for column in columns]
-    except (TypeError, ValueError) as error:
-        raise Damaged(f"index.db is damaged: what should be a number is none ({error}): {CURE}") from error

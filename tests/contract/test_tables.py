@@ -1,0 +1,144 @@
+"""What a search of a local index scans: bits before codes, and tables that follow what is written."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import numpy as np
+import pytest
+from store_cases import oracle, page, put, query, stored, unit
+
+from visrag.errors import Damaged
+from visrag.records import Filter, PageRef
+from visrag.store import tables
+from visrag.store.local import LocalStore
+from visrag.store.tables import PageTable
+
+ALL = Filter()
+
+
+@pytest.fixture
+def index(tmp_path):
+    return tmp_path / "index"
+
+
+@pytest.fixture
+def store(index):
+    with LocalStore.open(index, create=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def by_bits(monkeypatch):
+    """Bits decide which 20 pages are scored by their codes."""
+    monkeypatch.setattr(tables, "LARGE", 0)
+    monkeypatch.setattr(tables, "RESCORED", 20)
+
+
+def agreement(asked, vectors):
+    """The sum over the tokens of weight × (the share of the signs that agree less that of those that do not)."""
+    products = np.where(asked.vectors > 0, 1.0, -1.0) @ np.where(vectors > 0, 1.0, -1.0).T / vectors.shape[1]
+    return float(asked.weights @ products.max(axis=1))
+
+
+def filled(store, rng, pages=100):
+    for i in range(pages // 4):
+        put(store, f"{i:03}.pdf", [page(n, "common", tokens=unit(rng, int(rng.integers(1, 30)), 64)) for n in range(1, 5)])
+    refs = [PageRef(f"{i:03}.pdf", n) for i in range(pages // 4) for n in range(1, 5)]
+    return stored(store, "tokens", refs)
+
+
+def test_the_codes_of_the_best_by_bits_are_scored(store, by_bits):
+    rng = np.random.default_rng(0)
+    pages = filled(store, rng)
+    asked = query(unit(rng, 5, 64), [1.01, 0.53, 0, 2.07, 1.19])
+    coarse = {ref: agreement(asked, vectors) for ref, vectors in pages.items()}
+    limit = sorted(coarse.values())[-20]
+    exact = oracle(asked, {ref: pages[ref] for ref in pages if coarse[ref] >= limit - 1e-6})
+    expected = sorted(exact, key=lambda ref: -exact[ref])[:10]
+    found = store.candidates("tokens", asked, ALL, 10)
+    assert len(exact) == 20
+    assert [ref for ref, _ in found] == expected
+    assert expected != sorted(all_ := oracle(asked, pages), key=lambda ref: -all_[ref])[:10]  # so bits had a say
+
+
+def test_of_a_filter_that_leaves_few_the_codes_of_all_are_scored(store, by_bits):
+    rng = np.random.default_rng(0)
+    pages = filled(store, rng)
+    asked = query(unit(rng, 5, 64))
+    few = frozenset(f"{i:03}.pdf" for i in range(10))
+    exact = oracle(asked, {ref: vectors for ref, vectors in pages.items() if ref.document in few})
+    found = store.candidates("tokens", asked, Filter(documents=few), 10)
+    assert [ref for ref, _ in found] == sorted(exact, key=lambda ref: -exact[ref])[:10]
+
+
+def test_the_codes_of_pages_without_bits_are_scored(store, index, by_bits):
+    rng = np.random.default_rng(0)
+    pages = filled(store, rng)
+    asked = query(unit(rng, 5, 64))
+    with sqlite3.connect(index / "index.db") as connection:  # as an earlier version wrote them
+        connection.execute("DELETE FROM page_vectors WHERE leg = (SELECT id FROM legs WHERE name = 'tokens.bits')")
+    connection.close()
+    exact = oracle(asked, pages)
+    best = sorted(exact, key=lambda ref: -exact[ref])
+    assert [ref for ref, _ in store.candidates("tokens", asked, ALL, 10)] == best[:10]
+    put(store, "new.pdf", [page(1, tokens=asked.vectors)])
+    assert store.candidates("tokens", asked, ALL, 10)[0][0] == PageRef("new.pdf", 1)
+
+
+def test_a_table_that_follows_is_the_one_that_is_read_anew(store):
+    rng = np.random.default_rng(0)
+    asked = query(unit(rng, 3))
+    following = None
+    for step in range(40):
+        name = f"{rng.integers(12)}.pdf"
+        if rng.random() < 0.25 and store.document(name):
+            store.remove(name)
+        else:
+            legs = [leg for leg in ("tokens", "patches") if rng.random() < 0.8]
+            pages = [page(n, "common", **{leg: unit(rng, 3) for leg in legs}) for n in range(1, rng.integers(2, 6))]
+            put(store, name, pages)
+        if step % 10 == 9:
+            store.compact()
+            following = None
+        with store._database.read() as connection:
+            following = PageTable.read(connection, step, following)
+            anew = PageTable.read(connection, step)
+            assert (following.names, following._known) == (anew.names, anew._known)
+            for field in ("generations", "pages", "document"):
+                np.testing.assert_array_equal(getattr(following, field), getattr(anew, field))
+            for leg in ("tokens", "patches"):
+                found, expected = following.leg(connection, leg), anew.leg(connection, leg)
+                if found is None or expected is None:
+                    assert found is expected
+                    continue
+                for field in ("rows", "codes", "bits"):
+                    assert getattr(found, field).tobytes() == getattr(expected, field).tobytes()  # NaN is NaN
+        refs = [PageRef(document.name, n) for document in store.documents() for n in range(1, document.pages + 1)]
+        exact = oracle(asked, stored(store, "tokens", refs))
+        assert {ref for ref, _ in store.candidates("tokens", asked, ALL, 99)} == set(exact)
+
+
+def test_tags_are_those_of_the_state(store):
+    put(store, "a.pdf", [page(1, "common")], tags={"year": "2024"})
+    tagged = Filter(tags={"year": "2024"})
+    assert store.page_count(tagged) == 1
+    put(store, "b.pdf", [page(1, "common"), page(2, "common")], tags={"year": "2024"})
+    assert store.page_count(tagged) == 3
+    put(store, "a.pdf", [page(1, "common")], tags={"year": "2025"})
+    assert store.page_count(tagged) == 2
+
+
+@pytest.mark.parametrize("value", ["'x'", "1.5", "NULL", "x'00'", "'1,2'"])
+def test_what_is_no_number_is_damage(store, index, value):
+    put(store, "a.pdf", [page(1, "common", tokens=unit(np.random.default_rng(0), 3))])
+    with sqlite3.connect(index / "index.db") as connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_master SET sql = replace(sql, 'offset INTEGER NOT NULL', 'offset')")
+    connection.close()
+    with sqlite3.connect(index / "index.db") as connection:
+        connection.execute(f"UPDATE page_vectors SET offset = {value}")
+    connection.close()
+    with LocalStore.open(index) as opened, pytest.raises(Damaged, match=r"index\.db is damaged"):
+        opened.candidates("tokens", query(unit(np.random.default_rng(0), 2)), ALL, 5)

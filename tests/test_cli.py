@@ -304,6 +304,32 @@ def test_failures_are_a_table_with_exit_code_1(path: Path, bad: Path) -> None:
     assert (listed.exit_code, listed.stdout.splitlines()[0].split()) == (0, head.split())
 
 
+def test_info_tells_what_an_index_holds_and_takes(samples_path: Path) -> None:
+    found = json.loads(visrag("info", "--index", samples_path, "--json").stdout)
+    tokens, windows = found["legs"]
+    assert (found["documents"], found["pages"]) == (6, 20)
+    assert (tokens["leg"], tokens["pages"], tokens["dim"], windows["leg"]) == ("tokens", 20, 384, "windows")
+    assert tokens["codes"] == 384 * tokens["vectors"]
+    assert 48 <= tokens["bits"] / tokens["vectors"] < 49.5  # 384 bits, filled up to 8 vectors a page
+    sizes = {name: sum(path.stat().st_size for path in (samples_path / name).iterdir()) for name in ("vectors",)}
+    assert found["bytes"] | sizes == found["bytes"]
+    assert found["in_memory_per_page"] == round((tokens["bits"] + windows["bits"]) / 20)
+    lines = visrag("info", "--index", samples_path).stdout.splitlines()
+    assert lines[0] == f"{samples_path}: 6 documents, 20 pages"
+    assert lines[-1] == f"MaxSim: {found['kernel']}, {found['threads']} threads"
+
+
+def test_compact_gives_bytes_back(path: Path, tmp_path: Path) -> None:
+    for name in ("a.pdf", "b.pdf"):
+        visrag("ingest", pdf(tmp_path / name, *["a walrus and a heron " * 30] * 3), "--index", path, *QUICK)
+    visrag("remove", "a.pdf", "--index", path)
+    before = json.loads(visrag("info", "--index", path, "--json").stdout)["bytes"]["vectors"]
+    returned = json.loads(visrag("compact", "--index", path, "--json").stdout)["bytes"]
+    after = json.loads(visrag("info", "--index", path, "--json").stdout)["bytes"]["vectors"]
+    assert returned >= before - after > before / 3
+    assert visrag("compact", "--index", path).stdout == "0 B given back\n"
+
+
 def test_hits_are_printed_best_first(samples_path: Path) -> None:
     result = visrag("search", QUESTION, "--index", samples_path, "-k", "2", "--timings")
     assert result.exit_code == 0

@@ -25,6 +25,7 @@ from .show import (
     print_check,
     print_documents,
     print_hits,
+    print_info,
     print_ingest,
     print_report,
     print_rows,
@@ -32,6 +33,7 @@ from .show import (
     print_summary,
     progress_bar,
     since_start,
+    size_text,
     wait_for,
 )
 
@@ -360,6 +362,25 @@ def remove(names: tuple[str, ...], path: str, as_json: bool) -> None:
             index.remove(name)
     if as_json:
         click.echo(json.dumps({"removed": names}, ensure_ascii=False))
+
+
+@main.command()
+@_index_option
+@_json_option
+def compact(path: str, as_json: bool) -> None:
+    """Give the bytes of what was removed or replaced back to the disk. The index may be used meanwhile."""
+    with _open(path) as index:
+        returned = index.compact()
+    click.echo(json.dumps({"bytes": returned}) if as_json else f"{size_text(returned)} given back")
+
+
+@main.command()
+@_index_option
+@_json_option
+def info(path: str, as_json: bool) -> None:
+    """Show what the index holds, what it takes, and what it is searched with."""
+    with _open(path) as index:
+        print_info(index.info(), as_json)
 
 
 @main.command()

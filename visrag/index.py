@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from .check import Check
     from .encoders import Encoders
+    from .info import Info
     from .ingest import Progress, Summary
     from .render import Renderer
 
@@ -188,6 +189,17 @@ class Index:
     def remove(self, document: str) -> None:
         """Remove a document. Raises NotFound."""
         self.open().remove(document)
+
+    def compact(self) -> int:
+        """Give the bytes of what was removed or replaced back to the disk: how many. Others may use the index
+        meanwhile. After an ingest that replaced much it is done by itself. Raises Damaged."""
+        return self.open().compact()
+
+    def info(self) -> Info:
+        """What the index holds, what it takes, and what it is searched with."""
+        from .info import read_info
+
+        return read_info(self.open(), str(self.path))
 
     # Searching
 

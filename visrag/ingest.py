@@ -76,6 +76,7 @@ def ingest(
     """
     with peak_memory() as peak:
         summary = _Run(store, encoders, settings, tags, progress or Silent()).run(sources, again)
+        store.compact(worth=True)
     summary.peak_memory_mb = peak.megabytes
     return summary
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from .check import Check
     from .hits import Hit
+    from .info import Info
     from .ingest import Progress, Summary
     from .queue import Queue, Status
     from .records import Document, Failure
@@ -197,6 +198,46 @@ def print_check(check: Check, as_json: bool) -> None:
         click.echo(_printable(note), err=True)
     if check.left and not repaired:
         click.echo("visrag check --repair makes good what it can", err=True)
+
+
+def print_info(info: Info, as_json: bool) -> None:
+    found = info.as_dict()
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False))
+        return
+    click.echo(f"{_printable(info.index)}: {_count(info.documents, 'document')}, {_count(info.pages, 'page')}")
+    click.echo(", ".join(f"{kind} model {_printable(name)}" for kind, name in info.models.items()) or "no model yet")
+    if not info.kernel:
+        return
+    pages = max(1, info.pages)
+    print_rows(
+        [
+            {
+                "leg": leg.leg,
+                "pages": leg.pages,
+                "vectors": leg.vectors,
+                "dimensions": leg.dim,
+                "codes a page": size_text(leg.codes / pages),
+                "bits a page": size_text(leg.bits / pages),
+            }
+            for leg in info.legs
+        ],
+        as_json=False,
+    )
+    click.echo(", ".join(f"{name} {size_text(size)}" for name, size in info.bytes.items()))
+    memory = size_text(found["in_memory_per_page"])
+    click.echo(f"a page takes {size_text(found['bytes_per_page'])} on the disk, and {memory} of bits in memory")
+    how = "numpy, which is slow: there was no C compiler at install, or VISRAG_KERNEL asks for it"
+    click.echo(f"MaxSim: {how if info.kernel == 'numpy' else info.kernel}, {_count(info.threads, 'thread')}")
+
+
+def size_text(size: float) -> str:
+    """A number of bytes as people read it, in powers of 1,000."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if size < 999.5 or unit == "GB":
+            break
+        size /= 1000
+    return f"{size:,.0f} {unit}" if size >= 99.5 or unit == "B" else f"{size:.3g} {unit}"
 
 
 def failure_rows(failures: Iterable[Failure]) -> list[dict[str, Any]]:

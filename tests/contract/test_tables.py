@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from store_cases import oracle, page, put, query, stored, unit
 
-from visrag.errors import Damaged
+from visrag.errors import Damaged, UsageError
 from visrag.records import Filter, PageRef
-from visrag.store import tables
-from visrag.store.local import LocalStore
+from visrag.store import local, tables
+from visrag.store.local import LegUsage, LocalStore
 from visrag.store.tables import PageTable
 
 ALL = Filter()
@@ -30,9 +30,9 @@ def store(index):
 
 @pytest.fixture
 def by_bits(monkeypatch):
-    """Bits decide which 20 pages are scored by their codes."""
+    """Bits decide which 20 pages are scored by their codes, of which 10 are asked for."""
     monkeypatch.setattr(tables, "LARGE", 0)
-    monkeypatch.setattr(tables, "RESCORED", 20)
+    monkeypatch.setattr(tables, "oversampling", lambda: 2)
 
 
 def agreement(asked, vectors):
@@ -43,7 +43,8 @@ def agreement(asked, vectors):
 
 def filled(store, rng, pages=100):
     for i in range(pages // 4):
-        put(store, f"{i:03}.pdf", [page(n, "common", tokens=unit(rng, int(rng.integers(1, 30)), 64)) for n in range(1, 5)])
+        vectors = [unit(rng, int(rng.integers(1, 30)), 64) for _ in range(4)]
+        put(store, f"{i:03}.pdf", [page(n, "common", tokens=vectors[n - 1]) for n in range(1, 5)])
     refs = [PageRef(f"{i:03}.pdf", n) for i in range(pages // 4) for n in range(1, 5)]
     return stored(store, "tokens", refs)
 
@@ -142,3 +143,44 @@ def test_what_is_no_number_is_damage(store, index, value):
     connection.close()
     with LocalStore.open(index) as opened, pytest.raises(Damaged, match=r"index\.db is damaged"):
         opened.candidates("tokens", query(unit(np.random.default_rng(0), 2)), ALL, 5)
+
+
+def test_oversampling_is_a_number_from_1_on(monkeypatch):
+    for given, expected in (("", 3.0), ("1", 1.0), ("7.5", 7.5)):
+        monkeypatch.setenv("VISRAG_OVERSAMPLING", given)
+        assert tables.oversampling.__wrapped__() == expected
+    for given in ("0.9", "x", "nan", "inf", "-3"):
+        monkeypatch.setenv("VISRAG_OVERSAMPLING", given)
+        with pytest.raises(UsageError, match="VISRAG_OVERSAMPLING"):
+            tables.oversampling.__wrapped__()
+
+
+def test_what_is_dead_is_given_back_unasked_once_it_is_much(store, index, monkeypatch):
+    monkeypatch.setattr(local, "WORTH", 10_000)
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        put(store, f"{i}.pdf", [page(1, tokens=unit(rng, 100))])
+    assert store.compact(worth=True) == 0
+    for i in range(8):
+        store.remove(f"{i}.pdf")
+    assert store.compact(worth=True) == 0  # less than half
+    for i in range(8, 15):
+        store.remove(f"{i}.pdf")
+    assert store.compact(worth=True) > 15 * 1600
+    assert store.compact(worth=True) == 0
+    asked = query(unit(rng, 3))
+    assert len(store.candidates("tokens", asked, ALL, 99)) == 5
+
+
+def test_what_an_index_uses(store):
+    rng = np.random.default_rng(0)
+    put(store, "a.pdf", [page(1, tokens=unit(rng, 10), patches=unit(rng, 5, 128)), page(2, tokens=unit(rng, 3))])
+    put(store, "a.pdf", [page(1, tokens=unit(rng, 10), patches=unit(rng, 5, 128)), page(2, tokens=unit(rng, 3))])
+    assert store.legs_used() == [  # bits: of 8 vectors at a time, of 64 dimensions at a time
+        LegUsage("tokens", 16, 2, 13, 13 * 16, (16 + 8) * 8),
+        LegUsage("patches", 128, 1, 5, 5 * 128, 8 * 16),
+    ]
+    used = store.bytes_used()
+    assert used["index.db"] > 100_000
+    assert used["vectors"] >= 2 * (13 * 16 + 5 * 128 + 24 * 8 + 128)
+    assert used["originals"] == used["images"] == used["waiting"] == 0

@@ -161,6 +161,11 @@ class Store(Protocol):
         """Drop what late workers left of documents that are no longer in the queue: how many things."""
         ...
 
+    def compact(self, worth: bool = False) -> int:
+        """Give the bytes of what was removed or replaced back to the disk: how many. ``worth``: only if they are
+        many."""
+        ...
+
     # Reading what is there.
     def documents(self) -> list[Document]:
         """All documents, by name."""

@@ -1,7 +1,7 @@
 """An index in a folder: SQLite for documents, pages and full text; segments for vectors; files beside them.
 
 index.db     settings, documents, pages, words, places, full text (FTS5), failures, feedback
-vectors/     segments: int8 codes, append-only, memory-mapped
+vectors/     segments: int8 codes, and bits of them, append-only, memory-mapped
 originals/   the documents' files by the hash of their content
 images/      page images by the hash of theirs
 waiting/     parcels of documents in the queue
@@ -22,6 +22,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
 from types import TracebackType
@@ -60,8 +61,8 @@ from .documents import (
 from .feedback import LocalFeedback
 from .files import Files
 from .locks import lock_new
-from .packing import Block, PackedPage, blocks, pack, unpack_places, unpack_words
-from .segments import Location, SegmentGone, SegmentReader, SegmentWriter
+from .packing import Block, PackedPage, bits_of, blocks, kind_of, pack, unpack_places, unpack_words
+from .segments import INT8, Location, SegmentGone, SegmentReader, SegmentWriter
 from .tables import PageTable, Rows
 from .work import LocalWork, insert_pieces
 
@@ -69,9 +70,22 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FULLTEXT = "fulltext"
+WORTH = 64 << 20  # dead bytes for which a compaction is not begun unasked
 RETRIES = 5  # times that a search starts again because compaction moved its segments
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class LegUsage:
+    """What an index holds of a leg: pages that have it, their vectors, the bytes of their codes and of the bits."""
+
+    leg: str
+    dim: int
+    pages: int
+    vectors: int
+    codes: int
+    bits: int
 
 
 class LocalStore(LocalWork, LocalFeedback):
@@ -410,13 +424,53 @@ class LocalStore(LocalWork, LocalFeedback):
 
     # Upkeep
 
-    def compact(self) -> int:
-        """Give the bytes of what was removed or replaced back: how many. Others may search and write meanwhile."""
+    def legs_used(self) -> list[LegUsage]:
+        """What the visible pages have in each leg."""
+        sql = (
+            "SELECT l.name, l.dim, count(*), sum(v.count), sum(v.count * l.dim) FROM generations g "
+            "JOIN pages p ON p.generation = g.id JOIN page_vectors v ON v.page = p.id JOIN legs l ON l.id = v.leg "
+            "WHERE g.visible GROUP BY l.id ORDER BY l.id"
+        )
+        with self._database.read() as connection:
+            found = {name: numbers for name, *numbers in connection.execute(sql)}
+        return [
+            LegUsage(name, dim, pages, vectors, codes, found.get(bits_of(name), (0,))[-1])
+            for name, (dim, pages, vectors, codes) in found.items()
+            if kind_of(name) == INT8
+        ]
+
+    def bytes_used(self) -> dict[str, int]:
+        """The bytes on the disk, by what they are for."""
+        with mapped(self.folder):
+            found = {"index.db": sum(path.stat().st_size for path in self.folder.glob("index.db*"))}
+            for name in ("vectors", "originals", "images", "waiting"):
+                found[name] = sum(path.stat().st_size for path in (self.folder / name).rglob("*") if path.is_file())
+        return found
+
+    def compact(self, worth: bool = False) -> int:
+        """As the protocol says. Others may search and write meanwhile. ``worth``: only where half of the vectors' bytes
+        and 64 MB are dead, and nothing is damaged. Raises Damaged."""
+        if worth and not self._is_worth():
+            return 0
         with mapped(self.folder), self._appending:
             if self._appender is not None:
                 self._appender.close()
                 self._appender = None
-            return compact(self.folder, self._database, self._files)
+            try:
+                return compact(self.folder, self._database, self._files)
+            except Damaged:
+                if worth:
+                    return 0
+                raise
+
+    def _is_worth(self) -> bool:
+        size = self.bytes_used()["vectors"]
+        if size < WORTH:
+            return False
+        sql = "SELECT total(v.count * l.dim) FROM page_vectors v JOIN legs l ON l.id = v.leg"
+        with self._database.read() as connection:
+            live = int(connection.execute(sql).fetchone()[0])
+        return size - live > max(WORTH, size / 2)
 
     def check(self) -> list[Damage]:
         """Read everything and compare checksums: what is damaged."""

@@ -7,16 +7,18 @@ its vectors lie. Compaction moves them, and then the segment in which they lay i
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..compress import words_of
-from ..errors import Damaged, StoreError
+from ..errors import Damaged, StoreError, UsageError
 from ..fulltext import K1, B, idf, weight
 from ..maxsim import Block, score_pages
 from ..records import Filter, Floats, PageRef, QueryVectors
@@ -30,8 +32,8 @@ PAGE = np.dtype([("id", "i8"), ("generation", "i8"), ("number", "i8"), ("length"
 BLOCK = np.dtype(
     [("page", "i8"), ("segment", "i8"), ("offset", "i8"), ("count", "i8"), ("scale", "f4"), ("chance", "f4")]
 )
-RESCORED = 1000  # pages whose codes are scored, after the bits of all
-LARGE = 4_000_000_000  # products of codes up to which there are no bits scored
+OVERSAMPLING = 3.0  # pages whose codes are scored after the bits of all, for each one that is asked for
+LARGE = 2_000_000_000  # products of codes up to which no bits are scored
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +58,15 @@ class LegTable:
     def best(self, query: QueryVectors, positions: Rows, n: int, reader: SegmentReader) -> tuple[Rows, Floats]:
         """Of the pages at these positions, which ascend, the n best, best first, and their MaxSim; of equals the first.
 
-        Where the codes of all would take long, they are those of the best by their bits, and of those without bits.
+        Where the codes of all would take long, they are those of ``oversampling()`` × n pages, the best by their bits,
+        and of those without bits.
         """
-        most = max(n, RESCORED)
+        most = int(n * oversampling())
         products = int(self.codes["count"][positions].sum()) * np.count_nonzero(query.weights) * self.dim
         bits = self.bits[positions] if len(positions) > 2 * most and products > LARGE else self.bits[:0]
         if bits["count"].any():
             coarse = np.where(bits["count"], self._score(query, bits, reader, bits=True), np.inf)
-            most = min(most + np.count_nonzero(bits["count"] == 0), len(positions))
+            most = min(most + int((bits["count"] == 0).sum()), len(positions))
             positions = np.sort(positions[np.argpartition(-coarse, most - 1)[:most]])
         scores = self.score(query, positions, reader)
         order = np.argsort(-scores, kind="stable")[:n]
@@ -222,6 +225,20 @@ class PageTable:
                 self.postings.clear()
             self.postings[term] = rows, scores.astype(np.float32)
         return self.postings[term]
+
+
+@cache
+def oversampling() -> float:
+    """Of how many times the pages that are asked for the codes are scored after the bits of all: VISRAG_OVERSAMPLING.
+    Raises UsageError where that is no number from 1 on."""
+    given = os.environ.get("VISRAG_OVERSAMPLING", "")
+    try:
+        found = float(given or OVERSAMPLING)
+    except ValueError:
+        found = 0.0
+    if not 1 <= found < float("inf"):
+        raise UsageError(f"VISRAG_OVERSAMPLING={given}: must be a number, and at least 1")
+    return found
 
 
 def _find(values: Rows, wanted: Rows) -> Rows:

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from store_cases import document, page, put, query, unit
 
 from visrag.errors import Damaged, IndexMismatch, NotFound, StoreError
 from visrag.records import Feedback, Filter, PageRef
-from visrag.store import database
+from visrag.store import database, tables
 from visrag.store.local import LocalStore
 
 ALL = Filter()
@@ -406,6 +407,39 @@ for line in sys.stdin:
             running.stdin.write("\n")
             running.stdin.flush()
             assert running.stdout.readline().split() == [str(count)] * 2
+
+
+def test_another_process_writes_removes_and_compacts_while_this_one_searches(store, index, monkeypatch):
+    """The two documents that stay are found in every state; of the others one that is there, with all its pages."""
+    monkeypatch.setattr(tables, "LARGE", 0)
+    monkeypatch.setattr(tables, "oversampling", lambda: 1.5)
+    rng = np.random.default_rng(0)
+    kept = {name: unit(rng, 30) for name in ("a.pdf", "z.pdf")}
+    for name, vectors in kept.items():
+        put(store, name, [page(1, "common", tokens=vectors)])
+    asked = [(name, query(vectors[:3])) for name, vectors in kept.items()]
+    expected = {name: store.candidates("tokens", each, ALL, 1) for name, each in asked}
+    script = """
+for i in range(60):
+    put(store, f"{i % 7}.pdf", [page(n, "common", tokens=unit(rng, 40)) for n in (1, 2)])
+    if i % 3 == 2:
+        store.remove(f"{(i - 1) % 7}.pdf")
+    if i % 6 == 5:
+        store.compact()
+store.close()
+"""
+    states = set()
+    with process(index, script, 1) as running:
+        while running.poll() is None:
+            for name, each in asked:
+                assert store.candidates("tokens", each, ALL, 1) == expected[name]
+            found = [ref.document for ref, _ in store.candidates("fulltext", ["common"], ALL, 99)]
+            others = Counter(found) - Counter(list(kept))
+            assert set(others.values()) <= {2}
+            states.add(frozenset(others))
+        assert running.returncode == 0
+    assert len(states) > 5
+    assert store.check() == []
 
 
 def test_two_processes_write_at_once(store, index):

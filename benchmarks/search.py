@@ -41,6 +41,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,10 @@ class Built:
         shutil.rmtree(self._folder)
 
 
+def tell(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+
+
 def recall(answers: Sequence[Answer], best: Sequence[Sequence[int]]) -> float:
     """Of the first questions that were asked."""
     pairs = zip(answers, best, strict=False)
@@ -130,7 +135,7 @@ def chosen(built: Built, best: Sequence[Sequence[int]], wanted: float) -> str:
         answers = [served("ask", number, setting) for number in range(FEW)]
         typical = statistics.median(taken for taken, _ in answers)
         tried.append({"mode": setting, "p50_ms": typical * 1000, "recall@10": recall(answers, best)})
-        print(f"  {built.name}: {setting}: {typical * 1000:.1f} ms, {tried[-1]['recall@10']:.3f}", file=sys.stderr)
+        tell(f"{built.name}, {setting}: {typical * 1000:.1f} ms, recall {tried[-1]['recall@10']:.3f}")
     served.close()
     built.row["tried"] = tried
     good = [row for row in tried if row["recall@10"] >= wanted]
@@ -140,12 +145,14 @@ def chosen(built: Built, best: Sequence[Sequence[int]], wanted: float) -> str:
 
 def measure(data: Path, where: Path, pages: int, asked: int, rounds: int, pythons: Mapping[str, str]) -> list[Any]:
     best = truth(data, pages, asked)
+    tell(f"{pages} pages: exact scores are there")
     engines = []
     for name, python in pythons.items():
         try:
             engines.append(Built(name, python, data, where / f"{name}-{pages}".replace(" ", "-"), pages))
+            tell(f"{name}: its index took {engines[-1].row['build_s']:.0f} s")
         except subprocess.CalledProcessError as error:
-            print(f"left out: {name}, whose index could not be made ({error})", file=sys.stderr)
+            tell(f"left out: {name}, whose index could not be made ({error})")
     modes, wanted = [], 0.0
     for built in engines:
         modes.append(chosen(built, best, wanted))

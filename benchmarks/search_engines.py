@@ -115,10 +115,8 @@ class QdrantEdge:
         if quantization == "binary":
             self.settings = {f"scan, {times * 10} rescored": ("", 0, float(times)) for times in (2, 5, 10, 20)}
         else:
-            stages: dict[str, Any] = {
-                f"{stage}, best {n}": (stage, n, None) for stage in self._stages for n in (50, 200, 1000)
-            }
-            self.settings = {"scan": ("", 0, None), **stages}
+            prefetched = [(stage, n) for stage in self._stages for n in (50, 200, 1000)]
+            self.settings = {"scan": ("", 0, None), **{f"{s}, best {n}": (s, n, None) for s, n in prefetched}}
 
     def open(self) -> None:
         edge = self._edge
@@ -183,9 +181,7 @@ class LanceDB:
     8 bytes a vector."""
 
     settings: Mapping[str, Any] = {
-        f"{probes} probes, refined {times} times": (probes, times)
-        for probes in (20, 50, 100, 300)
-        for times in (1, 10, 50)
+        f"{probes} probes, refined {times} times": (probes, times) for probes in (20, 100) for times in (10, 50, 100)
     }
 
     def __init__(self, folder: Path) -> None:
@@ -217,7 +213,7 @@ class LanceDB:
 
         from lancedb.index import IvfPq
 
-        self._table.optimize(cleanup_older_than=timedelta(0))
+        self._table.optimize(cleanup_older_than=timedelta(seconds=1))
         self._table.create_index("vector", config=IvfPq(distance_type="cosine"))
 
     def ask(self, query: Floats, setting: tuple[int, int]) -> list[int]:
@@ -234,7 +230,7 @@ class FastPlaid:
     """On the CPU, 4 bits a dimension. It is made of all pages at once: there is no adding to an empty index."""
 
     settings: Mapping[str, Any] = {
-        f"{probes} probes, {full} scored": (probes, full) for probes in (8, 32) for full in (256, 1024, 4096)
+        f"{probes} probes, {full} scored": (probes, full) for probes in (8, 32) for full in (256, 1024)
     }
 
     def __init__(self, folder: Path) -> None:

@@ -21,6 +21,7 @@ from .records import (
     Box,
     Filter,
     Floats,
+    Ints,
     Leg,
     LegScore,
     Page,
@@ -162,18 +163,23 @@ def _token_scores(store: Store, part: Part, query: QueryVectors, ref: PageRef) -
         best = best - CHANCE * store.chance(part.leg.name, [ref])[0]
     own = range(len(best)) if query.own is None else query.own
     scores = query.weights * best
+    boxes = _boxes(found.places, len(found.vectors), where)
     return tuple(
-        TokenScore(query.tokens[i], float(scores[i]), _place(found.places, int(where[i])), i in own)
+        TokenScore(query.tokens[i], float(scores[i]), boxes[i], i in own)
         for i in np.flatnonzero(query.weights).tolist()
     )
 
 
-def _place(places: Places, vector: int) -> Box | None:
-    """The first place of a vector, None where it has none."""
-    rows = np.flatnonzero(places.vectors == vector)
-    if not len(rows):
-        return None
-    x0, y0, x1, y1 = (round(float(edge), 5) for edge in places.boxes()[rows[0]])
+def _boxes(places: Places, count: int, vectors: Ints) -> list[Box | None]:
+    """The first place of each of these vectors, None where it has none. ``count``: of the page's vectors."""
+    first = np.full(count + 1, -1)  # the last for places of no vector, −1
+    first[places.vectors[::-1]] = np.arange(len(places.vectors))[::-1]
+    boxes = places.boxes()
+    return [_rounded(boxes[row].tolist()) if row >= 0 else None for row in first[vectors].tolist()]
+
+
+def _rounded(box: Sequence[float]) -> Box:
+    x0, y0, x1, y1 = (round(edge, 5) for edge in box)
     return x0, y0, x1, y1
 
 

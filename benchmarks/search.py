@@ -1,0 +1,231 @@
+"""The whole search over an index on disk: visrag beside other engines for many vectors a page.
+
+    python benchmarks/search.py --vectors INDEX --questions FILE [--pages 5000 20000 100000] [--asked 100] [--rounds 3]
+                                [--no-peers] [--fast-plaid PYTHON] [--folder WHERE] [--json]
+
+Pages of 730 vectors of 128 dimensions and questions of 20 tokens, made of real ones as search_data.py says, of an index
+of visrag and a file with a question in each line's JSON (both are read once: what is made of them, and the exact
+scores, stay in --folder for the next run). "recall@10": of the ten best pages by exact MaxSim in float32.
+
+Each engine makes its index, in documents of 50 pages, and is then a process of its own on the same 2 processors. Asked
+in turn, question by question; of each question the median of the rounds, after one that is not counted, and of those
+the median and the 95th percentile ("p50_ms", "p95_ms").
+
+    visrag        LocalStore and visrag.search.search: candidates, exact scores, and the accounts of the 10 hits with
+                  their places
+    peers         the numbers of the 10 best pages. Of the settings in search_engines.py the fastest whose recall is
+                  not below visrag's over 20 questions, else that with the best recall
+
+    "warm"        the files are in the page cache as far as they fit
+    "cold"        before each of 20 questions the index is closed, its files are dropped from the page cache and it is
+                  opened again, untimed (the disk of a virtual machine may have a cache of its own)
+    open_s        opening, in a process that has imported everything, with warm files; ours with the tables of pages and
+                  of the leg, which the first search would read
+    add_pages_per_s    median of 5 documents of 50 pages into the full index, kept and to be found when they are in;
+                  "_empty": of the first 5 (peers scan what is added until they index it, which is not counted)
+    bytes_per_page_memory, _cached    what came into memory by opening and asking: ours what belongs to no file and the
+                  1-bit codes; apart from it ("cached") resident pages of the int8 codes, which may be evicted. Of peers
+                  all, and how much of it are mapped files
+
+Each page takes 94 KB of disk in int8, and 374 KB in float32, which peers keep, too, and for a while twice. So
+they are tried up to LIMITS: beyond it two of them fill 55 GB, or take an hour to make their index.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from search_data import make, truth
+from search_engines import DOCUMENT
+
+OURS = "visrag"
+LIMITS = {
+    "Qdrant Edge float32": 5_000,
+    "Qdrant Edge int8": 20_000,
+    "Qdrant Edge binary": 20_000,
+    "LanceDB": 20_000,
+    "fast-plaid": 5_000,
+}
+FEW = 20  # questions asked to choose a setting, and cold
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS", "LANCE_CPU_THREADS"), "2")
+Answer = tuple[float, list[int]]  # seconds, pages
+
+
+class Served:
+    """An engine's process, which answers."""
+
+    def __init__(self, program: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            program, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self.open_s = float(self._read())
+
+    def __call__(self, *command: Any) -> Any:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def _read(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"an engine ended with {self._process.wait()}, see above")
+        return json.loads(line)
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+class Built:
+    """An engine's index of some pages."""
+
+    def __init__(self, name: str, python: str, data: Path, folder: Path, pages: int) -> None:
+        self.name, self._folder = name, folder
+        program = [python, str(Path(__file__).with_name("search_engines.py"))]
+        own = python != sys.executable  # an environment of its own
+        self._environment = {key: value for key, value in os.environ.items() if not (own and key == "PYTHONPATH")}
+        self._serve = [*program, "serve", name, str(data), str(folder)]
+        made = subprocess.run(
+            [*program, "build", name, str(data), str(folder), str(pages)],
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        self.row: dict[str, Any] = {"engine": name, "pages": pages, **json.loads(made.stdout.splitlines()[-1])}
+        files = (path.stat() for path in folder.rglob("*") if path.is_file())
+        self.row["bytes_per_page_disk"] = sum(file.st_blocks * 512 for file in files) / pages
+
+    def serve(self) -> Served:
+        return Served(self._serve, self._environment)
+
+    def delete(self) -> None:
+        shutil.rmtree(self._folder)
+
+
+def tell(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+
+
+def recall(answers: Sequence[Answer], best: Sequence[Sequence[int]]) -> float:
+    """Of the first questions that were asked."""
+    pairs = zip(answers, best, strict=False)
+    return statistics.fmean(len({*found} & {*exact}) / len(exact) for (_, found), exact in pairs)
+
+
+def chosen(built: Built, best: Sequence[Sequence[int]], wanted: float) -> str:
+    """The fastest setting that has the recall that is wanted, else that of the best recall."""
+    tried = []
+    served = built.serve()
+    for setting in served("settings"):
+        served("ask", 0, setting)
+        answers = [served("ask", number, setting) for number in range(FEW)]
+        typical = statistics.median(taken for taken, _ in answers)
+        tried.append({"mode": setting, "p50_ms": typical * 1000, "recall@10": recall(answers, best)})
+        tell(f"{built.name}, {setting}: {typical * 1000:.1f} ms, recall {tried[-1]['recall@10']:.3f}")
+    served.close()
+    built.row["tried"] = tried
+    good = [row for row in tried if row["recall@10"] >= wanted]
+    found = min(good, key=lambda row: row["p50_ms"]) if good else max(tried, key=lambda row: row["recall@10"])
+    return str(found["mode"])
+
+
+def measure(data: Path, where: Path, pages: int, asked: int, rounds: int, pythons: Mapping[str, str]) -> list[Any]:
+    best = truth(data, pages, asked)
+    tell(f"{pages} pages: exact scores are there")
+    engines = []
+    for name, python in pythons.items():
+        try:
+            engines.append(Built(name, python, data, where / f"{name}-{pages}".replace(" ", "-"), pages))
+            tell(f"{name}: its index took {engines[-1].row['build_s']:.0f} s")
+        except subprocess.CalledProcessError as error:
+            tell(f"left out: {name}, whose index could not be made ({error})")
+    modes, wanted = [], 0.0
+    for built in engines:
+        modes.append(chosen(built, best, wanted))
+        wanted = wanted or built.row["tried"][0]["recall@10"]
+    served = [built.serve() for built in engines]
+    answers: list[list[list[Answer]]] = [[[] for _ in range(asked)] for _ in engines]  # by engine and question
+    for _ in range(rounds + 1):
+        for number in range(asked):
+            for engine, mode, found in zip(served, modes, answers, strict=True):
+                found[number].append(engine("ask", number, mode))
+    memories = [engine("memory") for engine in served]
+    cold = [
+        [engine("cold", n, mode) for engine, mode in zip(served, modes, strict=True)] for n in range(min(FEW, asked))
+    ]
+    rows = []
+    for i, (built, mode) in enumerate(zip(engines, modes, strict=True)):
+        row = {**built.row, "mode": mode, "open_s": served[i].open_s, "add_pages_per_s": served[i]("add", pages)}
+        row["bytes_per_page_memory"], row["bytes_per_page_cached"] = (size / pages for size in memories[i])
+        typical = [(statistics.median(t for t, _ in each[1:]), each[0][1]) for each in answers[i]]
+        for cache, asked_so in (("warm", typical), ("cold", [each[i] for each in cold])):
+            times = np.array([taken for taken, _ in asked_so]) * 1000
+            p50, p95 = np.percentile(times, (50, 95)).tolist()
+            rows.append({**row, "cache": cache, "p50_ms": p50, "p95_ms": p95, "recall@10": recall(asked_so, best)})
+        served[i].close()
+        built.delete()
+    return rows
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    print(f"{'engine':20} {'mode':28} {'pages':>6} cache {'p50 ms':>9} {'p95 ms':>9} times recall@10", end="")
+    print("  KB a page: disk memory cached  open s  pages/s added (to empty)")
+    ours = {(row["pages"], row["cache"]): row["p50_ms"] for row in rows if row["engine"] == OURS}
+    for row in rows:
+        times = row["p50_ms"] / ours[row["pages"], row["cache"]]
+        sizes = [row[f"bytes_per_page_{kind}"] / 1000 for kind in ("disk", "memory", "cached")]
+        print(
+            f"{row['engine']:20} {row['mode']:28} {row['pages']:6} {row['cache']:5} {row['p50_ms']:9.1f} "
+            f"{row['p95_ms']:9.1f} {times:5.1f} {row['recall@10']:9.3f} {sizes[0]:16.1f} {sizes[1]:6.1f} "
+            f"{sizes[2]:6.1f} {row['open_s']:7.2f} {row['add_pages_per_s']:8.0f} {row['add_pages_per_s_empty']:10.0f}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vectors", type=Path, help="an index of visrag")
+    parser.add_argument("--questions", type=Path, help="a file with a question in each line's JSON")
+    parser.add_argument("--pages", type=int, nargs="+", default=[5_000, 20_000, 100_000])
+    parser.add_argument("--asked", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--fast-plaid", help="the python of an environment that has it")
+    parser.add_argument("--folder", type=Path, help="where data, scores and indexes lie; the indexes are deleted")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    if any(pages % DOCUMENT for pages in args.pages):
+        parser.error(f"pages come in documents of {DOCUMENT}")
+    if not THREADS.keys() <= os.environ.keys():  # libraries read them when they are loaded
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **THREADS})
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+    with tempfile.TemporaryDirectory(prefix="search-", dir=args.folder) as where:
+        data = args.folder or Path(where) / "data"
+        if not (data / "questions.npy").exists():
+            if args.vectors is None or args.questions is None:
+                parser.error("--vectors and --questions are needed to make the data")
+            make(data, args.vectors, args.questions)
+        rows = []
+        for pages in args.pages:
+            peers = [name for name, limit in LIMITS.items() if args.peers and pages <= limit]
+            pythons = {name: args.fast_plaid if name == "fast-plaid" else sys.executable for name in (OURS, *peers)}
+            pythons = {name: python for name, python in pythons.items() if python}
+            rows += measure(data, Path(where), pages, args.asked, args.rounds, pythons)
+    print(json.dumps(rows)) if args.json else print_rows(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -61,6 +61,15 @@ def from_int8(codes: Codes, scale: float) -> Floats:
     return codes.astype(np.float32) * np.float32(scale)
 
 
+def to_float16(vectors: Floats) -> NDArray[np.float16]:
+    """The vectors, little-endian. Raises ValueError for a component beyond 65,504."""
+    with np.errstate(over="ignore"):
+        found = vectors.astype("<f2")
+    if not np.isfinite(found).all():
+        raise ValueError("a vector holds NaN, infinity or what is too large for float16")
+    return found
+
+
 def tokens_to_int8(query: Floats) -> tuple[Codes, Floats]:
     """A question's tokens (t, dim) → codes (t, dim) int8, and a scale for each, (t,) float32: a token's best match is
     looked for by itself. Raises ValueError for NaN or infinity."""

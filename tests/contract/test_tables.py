@@ -6,9 +6,9 @@ import sqlite3
 
 import numpy as np
 import pytest
-from store_cases import oracle, page, put, query, stored, unit
+from store_cases import document, oracle, page, put, query, stored, unit
 
-from visrag.errors import Damaged, UsageError
+from visrag.errors import Damaged, PageRefused, UsageError
 from visrag.records import Filter, PageRef
 from visrag.store import local, tables
 from visrag.store.local import LegUsage, LocalStore
@@ -113,7 +113,7 @@ def test_a_table_that_follows_is_the_one_that_is_read_anew(store):
                 if found is None or expected is None:
                     assert found is expected
                     continue
-                for field in ("rows", "codes", "bits"):
+                for field in ("rows", "codes", "bits", "halves"):
                     assert getattr(found, field).tobytes() == getattr(expected, field).tobytes()  # NaN is NaN
         refs = [PageRef(document.name, n) for document in store.documents() for n in range(1, document.pages + 1)]
         exact = oracle(asked, stored(store, "tokens", refs))
@@ -143,6 +143,36 @@ def test_what_is_no_number_is_damage(store, index, value):
     connection.close()
     with LocalStore.open(index) as opened, pytest.raises(Damaged, match=r"index\.db is damaged"):
         opened.candidates("tokens", query(unit(np.random.default_rng(0), 2)), ALL, 5)
+
+
+def test_vectors_that_are_kept_as_float16_are_scored_and_given_back(store):
+    rng = np.random.default_rng(0)
+    vectors = {PageRef("a.pdf", n): unit(rng, 20) for n in range(1, 9)}
+    store.write_settings({"float16": True})
+    put(store, "a.pdf", [page(ref.page, tokens=each) for ref, each in vectors.items()])
+    asked = query(unit(rng, 5))
+    halves = {ref: each.astype(np.float16).astype(np.float32) for ref, each in vectors.items()}
+    for ref, each in stored(store, "tokens", list(vectors)).items():
+        np.testing.assert_array_equal(each, halves[ref])
+    exact = oracle(asked, halves)
+    np.testing.assert_allclose(store.score("tokens", asked, list(exact)), list(exact.values()), rtol=1e-6)
+    assert [leg.halves for leg in store.legs_used()] == [8 * 20 * 16 * 2]
+    store.write_settings({})
+    put(store, "b.pdf", [page(1, tokens=unit(rng, 20))])  # one without them beside
+    refs = [*vectors, PageRef("b.pdf", 1)]
+    coded = oracle(asked, stored(store, "tokens", refs))
+    np.testing.assert_allclose(store.score("tokens", asked, refs), list(coded.values()), rtol=2e-3)
+    store.remove("a.pdf")
+    store.compact()
+    assert store.check() == []
+    assert [leg.halves for leg in store.legs_used()] == [0]
+
+
+def test_what_float16_cannot_hold_is_refused(store):
+    store.write_settings({"float16": True})
+    generation = store.begin(document("a.pdf"))
+    with pytest.raises(PageRefused, match=r"a\.pdf, page 1: .*float16"):
+        store.add_pages(generation, [page(1, tokens=np.full((2, 16), 7e4, np.float32))])
 
 
 def test_oversampling_is_a_number_from_1_on(monkeypatch):
@@ -177,8 +207,8 @@ def test_what_an_index_uses(store):
     put(store, "a.pdf", [page(1, tokens=unit(rng, 10), patches=unit(rng, 5, 128)), page(2, tokens=unit(rng, 3))])
     put(store, "a.pdf", [page(1, tokens=unit(rng, 10), patches=unit(rng, 5, 128)), page(2, tokens=unit(rng, 3))])
     assert store.legs_used() == [  # bits: of 8 vectors at a time, of 64 dimensions at a time
-        LegUsage("tokens", 16, 2, 13, 13 * 16, (16 + 8) * 8),
-        LegUsage("patches", 128, 1, 5, 5 * 128, 8 * 16),
+        LegUsage("tokens", 16, 2, 13, 13 * 16, (16 + 8) * 8, 0),
+        LegUsage("patches", 128, 1, 5, 5 * 128, 8 * 16, 0),
     ]
     used = store.bytes_used()
     assert used["index.db"] > 100_000

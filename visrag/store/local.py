@@ -61,7 +61,7 @@ from .documents import (
 from .feedback import LocalFeedback
 from .files import Files
 from .locks import lock_new
-from .packing import Block, PackedPage, bits_of, blocks, kind_of, pack, unpack_places, unpack_words
+from .packing import Block, PackedPage, bits_of, blocks, halves_of, kind_of, pack, unpack_places, unpack_words
 from .segments import INT8, Location, SegmentGone, SegmentReader, SegmentWriter
 from .tables import PageTable, Rows
 from .work import LocalWork, insert_pieces
@@ -78,7 +78,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class LegUsage:
-    """What an index holds of a leg: pages that have it, their vectors, the bytes of their codes and of the bits."""
+    """What an index holds of a leg: pages that have it, their vectors, the bytes of codes, bits and float16."""
 
     leg: str
     dim: int
@@ -86,6 +86,7 @@ class LegUsage:
     vectors: int
     codes: int
     bits: int
+    halves: int
 
 
 class LocalStore(LocalWork, LocalFeedback):
@@ -177,6 +178,10 @@ class LocalStore(LocalWork, LocalFeedback):
             with mapped(self.folder / COPY):
                 write_copy(self.folder, text)
 
+    def _halves(self) -> bool:
+        """Whether vectors are kept as float16, too."""
+        return bool(self.settings().get("float16"))
+
     def _copy_settings(self) -> None:
         """Write the copy anew where it is missing, damaged, or of settings that are no more."""
         with tolerant(self._database) as connection:
@@ -202,7 +207,7 @@ class LocalStore(LocalWork, LocalFeedback):
     def add_pages(self, generation: Generation, pages: Sequence[EncodedPage]) -> None:
         with self._database.read() as connection:
             name = self._staged(connection, generation)
-        packed = [pack(name, page) for page in pages]
+        packed = [pack(name, page, self._halves()) for page in pages]
         with self._appended(packed) as written, self._database.write(durable=False) as connection:
             self._staged(connection, generation)
             write_pages(connection, generation, name, packed, written)
@@ -266,7 +271,7 @@ class LocalStore(LocalWork, LocalFeedback):
             ).fetchone()
         if row is None:
             return None
-        packed = [pack(row[0], page) for page in pages]
+        packed = [pack(row[0], page, self._halves()) for page in pages]
         self._enlist()
         with self._appended(packed) as written:
             if packed and self._appender is not None:
@@ -351,7 +356,7 @@ class LocalStore(LocalWork, LocalFeedback):
                     return scores
             if found is not None:
                 positions = found.find(rows)
-                scores[positions >= 0] = found.score(query, positions[positions >= 0], self._segments)
+                scores[positions >= 0] = found.rescore(query, positions[positions >= 0], self._segments)
             return scores
 
         return self._again(find)
@@ -381,20 +386,21 @@ class LocalStore(LocalWork, LocalFeedback):
 
         def find() -> PatchVectors | None:
             with self._database.read() as connection:
-                row = connection.execute(
+                rows = connection.execute(
                     "SELECT s.name, v.offset, v.count, l.dim, v.crc, v.scale, p.data FROM generations g "
                     "JOIN pages ON pages.generation = g.id JOIN legs l "
                     "JOIN page_vectors v ON v.leg = l.id AND v.page = pages.id "
-                    "JOIN segments s ON s.id = v.segment JOIN places p ON p.page = pages.id AND p.leg = l.id "
-                    "WHERE g.visible AND g.name = ? AND pages.number = ? AND l.name = ?",
-                    (*page, leg),
-                ).fetchone()
-            if row is None:
+                    "JOIN segments s ON s.id = v.segment LEFT JOIN places p ON p.page = pages.id AND p.leg = l.id "
+                    "WHERE g.visible AND g.name = ? AND pages.number = ? AND l.name IN (?, ?) ORDER BY p.data ISNULL",
+                    (*page, leg, halves_of(leg)),
+                ).fetchall()
+            if not rows:
                 return None
-            segment, offset, count, dim, crc, scale, places = row
+            segment, offset, count, dim, crc, scale, _ = rows[-1]
             try:
                 codes = self._segments.block(segment, offset, (count, dim), crc)
-                return PatchVectors(from_int8(codes, scale), unpack_places(places))
+                vectors = from_int8(codes, scale) if len(rows) == 1 else codes.view("<f2").astype(np.float32)
+                return PatchVectors(vectors, unpack_places(rows[0][-1]))
             except SegmentGone:
                 raise
             except Damaged as error:
@@ -434,7 +440,7 @@ class LocalStore(LocalWork, LocalFeedback):
         with self._database.read() as connection:
             found = {name: numbers for name, *numbers in connection.execute(sql)}
         return [
-            LegUsage(name, dim, pages, vectors, codes, found.get(bits_of(name), (0,))[-1])
+            LegUsage(name, dim, pages, vectors, codes, *(found.get(of(name), (0,))[-1] for of in (bits_of, halves_of)))
             for name, (dim, pages, vectors, codes) in found.items()
             if kind_of(name) == INT8
         ]

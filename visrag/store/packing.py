@@ -9,22 +9,25 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compress import to_bits, to_int8, words_of
+from ..compress import to_bits, to_float16, to_int8, words_of
 from ..errors import PageRefused
 from ..fulltext import phrases, terms
 from ..records import BOX_UNITS, EncodedPage, Places, Word
-from .segments import BITS, INT8
+from .segments import BITS, FLOAT16, INT8
 
 BITS_SUFFIX = ".bits"
+FLOAT16_SUFFIX = ".float16"
 
 
 class PackedLeg(NamedTuple):
-    """A page's vectors in a leg: ``codes`` (n, dim) int8, their scale, their compressed places, the chance level."""
+    """A page's vectors in a leg: ``codes`` (n, dim) int8, their scale, their compressed places, the chance level, and
+    the vectors themselves (n, dim) float16 where those are kept."""
 
     codes: NDArray[np.int8]
     scale: float
     places: bytes
     chance: float | None
+    halves: NDArray[np.float16] | None = None
 
 
 class PackedPage(NamedTuple):
@@ -52,8 +55,9 @@ class Block(NamedTuple):
     chance: float | None = None
 
 
-def pack(document: str, encoded: EncodedPage) -> PackedPage:
-    """Make a page ready to be stored. Raises PageRefused for what cannot be stored."""
+def pack(document: str, encoded: EncodedPage, halves: bool = False) -> PackedPage:
+    """Make a page ready to be stored; ``halves``: with its vectors as float16. Raises PageRefused for what cannot be
+    stored."""
     page = encoded.page
     try:
         words = pack_words(page.text, page.words)
@@ -63,9 +67,9 @@ def pack(document: str, encoded: EncodedPage) -> PackedPage:
             if (found.places.vectors >= len(codes)).any():
                 raise ValueError(f"a place belongs to a vector that is not there, of {len(codes)} in {name}")
             if len(codes):
-                legs[name] = PackedLeg(
-                    codes, scale, zlib.compress(found.places.to_bytes(), 1), encoded.chance.get(name)
-                )
+                places = zlib.compress(found.places.to_bytes(), 1)
+                exact = to_float16(found.vectors) if halves else None
+                legs[name] = PackedLeg(codes, scale, places, encoded.chance.get(name), exact)
         page.text.encode()
     except ValueError as error:  # UnicodeEncodeError is one, too
         raise PageRefused(document, page.number, f"cannot be stored: {error}") from error
@@ -81,6 +85,8 @@ def blocks(page: PackedPage) -> list[Block]:
         found.append(Block(name, INT8, leg.codes, leg.scale, leg.places, leg.chance))
         bits = to_bits(leg.codes).reshape(-1, 8 * words_of(leg.codes.shape[1]))
         found.append(Block(bits_of(name), BITS, bits))
+        if leg.halves is not None:
+            found.append(Block(halves_of(name), FLOAT16, leg.halves.view(np.int8)))
     return found
 
 
@@ -89,8 +95,15 @@ def bits_of(leg: str) -> str:
     return leg + BITS_SUFFIX
 
 
+def halves_of(leg: str) -> str:
+    """The leg that holds the vectors of a leg as float16: its dimensions are the bytes of one."""
+    return leg + FLOAT16_SUFFIX
+
+
 def kind_of(leg: str) -> int:
     """The kind of the segments in which a leg lies."""
+    if leg.endswith(FLOAT16_SUFFIX):
+        return FLOAT16
     return BITS if leg.endswith(BITS_SUFFIX) else INT8
 
 

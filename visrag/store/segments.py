@@ -3,7 +3,7 @@
 A file is a header of 64 bytes and blocks, each beginning at a multiple of 64. What is in a block, whose it is
 and its checksum stand in SQLite's rows: bytes that no row points to are dead, whatever they hold. All blocks of a file
 are of one kind: 1 is int8 codes (n × dim, row after row), 2 is bits (``compress.to_bits``), which a search reads all
-of, and so lie close together.
+of, and so lie close together, 3 is float16 (n × dim, little-endian).
 
     header: magic 8 bytes, version uint16, kind uint16, zeros (little-endian)
 
@@ -30,7 +30,7 @@ from .locks import lock_new, try_lock
 
 MAGIC = b"VISRAGSG"
 VERSION = 1
-INT8, BITS = KINDS = 1, 2
+INT8, BITS, FLOAT16 = KINDS = 1, 2, 3
 ALIGN = 64
 HEADERS = {kind: struct.pack("<8sHH52x", MAGIC, VERSION, kind) for kind in KINDS}
 LIMIT = 256 * 2**20

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from ..compress import words_of
 from ..errors import Damaged, StoreError, UsageError
 from ..fulltext import K1, B, idf, weight
-from ..maxsim import Block, score_pages
+from ..maxsim import Block, maxsim, score_pages
 from ..records import Filter, Floats, PageRef, QueryVectors
-from .packing import bits_of
+from .packing import bits_of, halves_of
 from .segments import ALIGN, CURE, SegmentReader
 
 Rows = NDArray[np.int64]
@@ -39,11 +39,13 @@ LARGE = 2_000_000_000  # products of codes up to which no bits are scored
 @dataclass(frozen=True, slots=True)
 class LegTable:
     """The v pages that have a leg: ``rows`` (v,) of the page table, ascending. ``codes`` (v,): where their codes lie;
-    ``bits`` (v,): where those lie, of ``count`` 0 for a page that has none. ``names``: those of segments by id."""
+    ``bits``, ``halves`` (v,): where those lie, of ``count`` 0 for a page that has none. ``names``: those of segments by
+    id."""
 
     rows: Rows
     codes: Records
     bits: Records
+    halves: Records
     names: dict[int, str]
     dim: int
 
@@ -54,6 +56,16 @@ class LegTable:
     def score(self, query: QueryVectors, positions: Rows, reader: SegmentReader) -> Floats:
         """MaxSim of the pages at these positions, (len(positions),) float32."""
         return self._score(query, self.codes[positions], reader)
+
+    def rescore(self, query: QueryVectors, positions: Rows, reader: SegmentReader) -> Floats:
+        """As ``score``, by the vectors themselves of pages of which they are kept."""
+        scores = self.score(query, positions, reader)
+        for i in np.flatnonzero(self.halves["count"][positions]).tolist():
+            _, segment, offset, count, *_ = self.halves[positions[i]].tolist()
+            end = offset + 2 * count * self.dim
+            vectors = reader.buffer(self.names[segment], end)[offset:end].view("<f2").reshape(count, self.dim)
+            scores[i] = maxsim(query.vectors, query.weights, vectors.astype(np.float32))
+        return scores
 
     def best(self, query: QueryVectors, positions: Rows, n: int, reader: SegmentReader) -> tuple[Rows, Floats]:
         """Of the pages at these positions, which ascend, the n best, best first, and their MaxSim; of equals the first.
@@ -152,22 +164,23 @@ class PageTable:
         among, values = _among("generation", new)
         pages = among if new is None else f"page IN (SELECT id FROM pages WHERE {among})"
         where = f"leg = (SELECT id FROM legs WHERE name = ?) AND {pages}"
-        codes, bits = (
-            _read(connection, BLOCK, "page_vectors", where, (each, *values)) for each in (name, bits_of(name))
-        )
-        for found in (codes, bits):
+        read = [
+            _read(connection, BLOCK, "page_vectors", where, (each, *values))
+            for each in (name, bits_of(name), halves_of(name))
+        ]
+        for found in read:
             if len(found) and not _are_places(found, np.array(list(names))):
                 raise Damaged(f"index.db is damaged: where vectors lie is no place: {CURE}")
         if before is not None:
             names = before.names | names
-            codes = np.concatenate([before.codes, codes])
-            bits = np.concatenate([before.bits[before.bits["count"] > 0], bits])
+            known = (before.codes, before.bits, before.halves)
+            read = [np.concatenate([old[old["count"] > 0], new]) for old, new in zip(known, read, strict=True)]
+        codes, bits, halves = read
         rows = self.rows_of_ids(codes["page"])
         kept = np.flatnonzero(rows >= 0)
         kept = kept[np.argsort(rows[kept])]
         codes, rows = codes[kept], rows[kept]
-        bits = np.append(bits[np.argsort(bits["page"])], np.zeros(1, BLOCK))  # the last for pages without
-        return LegTable(rows, codes, bits[_find(bits["page"][:-1], codes["page"])], names, dim)
+        return LegTable(rows, codes, _aligned(bits, codes), _aligned(halves, codes), names, dim)
 
     def rows_of_ids(self, ids: Rows) -> Rows:
         """The rows of pages by SQLite's ids; −1 for a page that isn't visible."""
@@ -247,6 +260,12 @@ def _find(values: Rows, wanted: Rows) -> Rows:
         return np.full(len(wanted), -1, np.int64)
     found = np.minimum(np.searchsorted(values, wanted), len(values) - 1)
     return np.where(values[found] == wanted, found, -1)
+
+
+def _aligned(blocks: Records, pages: Records) -> Records:
+    """The blocks of pages, in the order of other blocks of theirs; zeros for a page that has none."""
+    ordered = np.append(blocks[np.argsort(blocks["page"])], np.zeros(1, BLOCK))
+    return ordered[_find(ordered["page"][:-1], pages["page"])]
 
 
 def _among(column: str, values: Rows | None) -> tuple[str, tuple[str, ...]]:

@@ -139,8 +139,9 @@ def chosen(built: Built, best: Sequence[Sequence[int]], wanted: float) -> str:
     served.close()
     built.row["tried"] = tried
     good = [row for row in tried if row["recall@10"] >= wanted]
-    found = min(good, key=lambda row: row["p50_ms"]) if good else max(tried, key=lambda row: row["recall@10"])
-    return str(found["mode"])
+    if good:
+        return str(min(good, key=lambda row: row["p50_ms"])["mode"])
+    return str(max(tried, key=lambda row: (row["recall@10"], -row["p50_ms"]))["mode"])
 
 
 def measure(data: Path, where: Path, pages: int, asked: int, rounds: int, pythons: Mapping[str, str]) -> list[Any]:
@@ -212,18 +213,21 @@ def main() -> None:
     if not THREADS.keys() <= os.environ.keys():  # libraries read them when they are loaded
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **THREADS})
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+    if args.folder:
+        args.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="search-", dir=args.folder) as where:
         data = args.folder or Path(where) / "data"
         if not (data / "questions.npy").exists():
             if args.vectors is None or args.questions is None:
                 parser.error("--vectors and --questions are needed to make the data")
             make(data, args.vectors, args.questions)
+        asked = min(args.asked, len(np.load(data / "questions.npy")))
         rows = []
         for pages in args.pages:
             peers = [name for name, limit in LIMITS.items() if args.peers and pages <= limit]
             pythons = {name: args.fast_plaid if name == "fast-plaid" else sys.executable for name in (OURS, *peers)}
             pythons = {name: python for name, python in pythons.items() if python}
-            rows += measure(data, Path(where), pages, args.asked, args.rounds, pythons)
+            rows += measure(data, Path(where), pages, asked, args.rounds, pythons)
     print(json.dumps(rows)) if args.json else print_rows(rows)
 
 

@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import statistics
@@ -188,11 +189,12 @@ def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     ours = {(row["pages"], row["cache"]): row["p50_ms"] for row in rows if row["engine"] == OURS}
     for row in rows:
         times = row["p50_ms"] / ours[row["pages"], row["cache"]]
+        empty = row["add_pages_per_s_empty"] or math.nan
         sizes = [row[f"bytes_per_page_{kind}"] / 1000 for kind in ("disk", "memory", "cached")]
         print(
             f"{row['engine']:20} {row['mode']:28} {row['pages']:6} {row['cache']:5} {row['p50_ms']:9.1f} "
             f"{row['p95_ms']:9.1f} {times:5.1f} {row['recall@10']:9.3f} {sizes[0]:16.1f} {sizes[1]:6.1f} "
-            f"{sizes[2]:6.1f} {row['open_s']:7.2f} {row['add_pages_per_s']:8.0f} {row['add_pages_per_s_empty']:10.0f}"
+            f"{sizes[2]:6.1f} {row['open_s']:7.2f} {row['add_pages_per_s']:8.0f} {empty:10.0f}"
         )
 
 

@@ -227,8 +227,8 @@ class LanceDB:
 
 
 class FastPlaid:
-    """On the CPU, 4 bits a dimension, on 1 thread, too, which may be faster. It is made of all pages at once: there is no
-    adding to an empty index."""
+    """On the CPU, 4 bits a dimension; on 1 thread, too, which may be faster. It is made of all pages at once: there is
+    no adding to an empty index."""
 
     settings: Mapping[str, Any] = {
         f"{probes} probes, {full} scored, {threads} threads": (probes, full, threads)
@@ -343,10 +343,10 @@ def adding(engine: Engine, data: Data, end: int) -> list[float]:
 
 def forget(folder: Path) -> None:
     """Drop the files of a folder from the page cache; what a process has mapped stays."""
-    os.sync()
     for path in folder.rglob("*"):
         if path.is_file():
             descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)  # what is not on the disk stays, too
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             os.close(descriptor)
 

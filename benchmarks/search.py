@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import statistics
@@ -139,8 +140,9 @@ def chosen(built: Built, best: Sequence[Sequence[int]], wanted: float) -> str:
     served.close()
     built.row["tried"] = tried
     good = [row for row in tried if row["recall@10"] >= wanted]
-    found = min(good, key=lambda row: row["p50_ms"]) if good else max(tried, key=lambda row: row["recall@10"])
-    return str(found["mode"])
+    if good:
+        return str(min(good, key=lambda row: row["p50_ms"])["mode"])
+    return str(max(tried, key=lambda row: (row["recall@10"], -row["p50_ms"]))["mode"])
 
 
 def measure(data: Path, where: Path, pages: int, asked: int, rounds: int, pythons: Mapping[str, str]) -> list[Any]:
@@ -187,11 +189,12 @@ def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     ours = {(row["pages"], row["cache"]): row["p50_ms"] for row in rows if row["engine"] == OURS}
     for row in rows:
         times = row["p50_ms"] / ours[row["pages"], row["cache"]]
+        empty = row["add_pages_per_s_empty"] or math.nan
         sizes = [row[f"bytes_per_page_{kind}"] / 1000 for kind in ("disk", "memory", "cached")]
         print(
             f"{row['engine']:20} {row['mode']:28} {row['pages']:6} {row['cache']:5} {row['p50_ms']:9.1f} "
             f"{row['p95_ms']:9.1f} {times:5.1f} {row['recall@10']:9.3f} {sizes[0]:16.1f} {sizes[1]:6.1f} "
-            f"{sizes[2]:6.1f} {row['open_s']:7.2f} {row['add_pages_per_s']:8.0f} {row['add_pages_per_s_empty']:10.0f}"
+            f"{sizes[2]:6.1f} {row['open_s']:7.2f} {row['add_pages_per_s']:8.0f} {empty:10.0f}"
         )
 
 
@@ -212,18 +215,21 @@ def main() -> None:
     if not THREADS.keys() <= os.environ.keys():  # libraries read them when they are loaded
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **THREADS})
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+    if args.folder:
+        args.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="search-", dir=args.folder) as where:
         data = args.folder or Path(where) / "data"
         if not (data / "questions.npy").exists():
             if args.vectors is None or args.questions is None:
                 parser.error("--vectors and --questions are needed to make the data")
             make(data, args.vectors, args.questions)
+        asked = min(args.asked, len(np.load(data / "questions.npy")))
         rows = []
         for pages in args.pages:
             peers = [name for name, limit in LIMITS.items() if args.peers and pages <= limit]
             pythons = {name: args.fast_plaid if name == "fast-plaid" else sys.executable for name in (OURS, *peers)}
             pythons = {name: python for name, python in pythons.items() if python}
-            rows += measure(data, Path(where), pages, args.asked, args.rounds, pythons)
+            rows += measure(data, Path(where), pages, asked, args.rounds, pythons)
     print(json.dumps(rows)) if args.json else print_rows(rows)
 
 

@@ -465,7 +465,7 @@ def evaluate(
 ) -> None:
     """Measure the answers to QUESTIONS, a JSONL file of questions whose pages are known, or a review's verdicts."""
     from .evaluate import evaluate_beir, evaluate_questions
-    from .losses import choices_of, measure_losses
+    from .losses import choices_of, evaluate_reduced
 
     if (questions is None) == (beir is None):
         raise UsageError("give a file of questions, or --beir FOLDER")
@@ -476,11 +476,10 @@ def evaluate(
             report = evaluate_beir(beir, path, options["rank"], options["device"], progress)
         elif questions is not None:
             with _open(path or "index", options) as index:
-                report = evaluate_questions(index, questions, options["rank"], progress)
-                if pools or dims:
-                    report["reduced"] = measure_losses(
-                        index, questions, options["rank"], choices_of(pools, dims), report, progress
-                    )
+                if choices := choices_of(pools, dims):
+                    report = evaluate_reduced(index, questions, options["rank"], choices, progress)
+                else:
+                    report = evaluate_questions(index, questions, options["rank"], progress)
     if as_json:
         click.echo(json.dumps(report))
     else:

@@ -23,17 +23,12 @@ from .store import Store
 MEASURES = ("ndcg@5", "ndcg@10", "recall@1", "recall@5", "mrr")
 
 
-def measure_losses(
-    index: Index,
-    questions: Path,
-    rank: Rank,
-    choices: Sequence[tuple[int, int | None]],
-    report: Mapping[str, Any],
-    progress: Progress,
-) -> list[dict[str, Any]]:
-    """A row for the index as it is, whose ``report`` this is, and one for each (pool, dim): what ``evaluate_questions``
-    finds in a copy of the index that is reduced so. "loss" is what the index as it is has more, "bytes_per_page" are
-    those of its vectors, "held" is of its highlighting, where there are answers to look for.
+def evaluate_reduced(
+    index: Index, questions: Path, rank: Rank, choices: Sequence[tuple[int, int | None]], progress: Progress
+) -> dict[str, Any]:
+    """As ``evaluate_questions``, with "reduced": a row for the index as it is, and one for each of the ``choices``
+    (pool, dim), of a copy of the index that is reduced so. "loss" is what the index as it is has more, "bytes_per_page"
+    are those of its vectors, "held" is of its highlighting, where there are answers to look for.
 
     Stored vectors are reduced, so nothing is encoded again. A copy lies in the folder for temporary files while it is
     asked. Raises UsageError for an index that is reduced itself.
@@ -43,17 +38,16 @@ def measure_losses(
     if Reduction.from_settings(settings.get("reduction", {})):
         raise UsageError(f"{index.path}: is pooled or projected already: measure with an index that is not")
     models = settings["models"]
-    rows: list[dict[str, Any]] = []
+    copies: list[tuple[int, int | None, float, dict[str, Any]]] = []
     for pool, dim in choices:
         with TemporaryDirectory(prefix="visrag-") as folder, Index(folder, device=index.device) as copy:
             there = copy.open(create=True)
             encoders = Models(models["text"], models.get("vision"), index.device, pool, dim).for_ingest(there)
             before, after = _copy(store, there, encoders)
-            found = evaluate_questions(copy, questions, rank, progress)
-        if not rows:
-            rows.append(_row(1, None, before, report, report))
-        rows.append(_row(pool, dim, after, found, report))
-    return rows
+            copies.append((pool, dim, after, evaluate_questions(copy, questions, rank, progress)))
+    report = evaluate_questions(index, questions, rank, progress)
+    rows = [(1, None, before, report), *copies]
+    return {**report, "reduced": [_row(*row, report) for row in rows]}
 
 
 def choices_of(pools: Sequence[int], dims: Sequence[int]) -> list[tuple[int, int | None]]:
@@ -70,13 +64,15 @@ def _copy(here: Store, there: Store, encoders: Encoders) -> tuple[float, float]:
         generation = there.begin(document)
         for start in range(1, document.pages + 1, BATCH):
             refs = [PageRef(document.name, n) for n in range(start, min(start + BATCH, document.pages + 1))]
+            pages: list[EncodedPage] = []
             for found in read_pages(here, refs, legs):
                 reduced = {name: reduction.page(name, leg) for name, leg in found.legs.items()}
-                there.add_pages(generation, [EncodedPage(found.page, reduced, encoders.chance(reduced))])
+                pages.append(EncodedPage(found.page, reduced, encoders.chance(reduced)))
                 before, after = before + _bytes(found.legs), after + _bytes(reduced)
+            there.add_pages(generation, pages)
         there.commit(generation, document.pages)
-    pages = max(1, there.page_count(Filter()))
-    return before / pages, after / pages
+    count = max(1, there.page_count(Filter()))
+    return before / count, after / count
 
 
 def _bytes(legs: Mapping[str, PatchVectors]) -> int:

@@ -56,15 +56,13 @@ class Reduction:
 
     def leg(self, leg: Leg) -> Leg:
         """A leg of an encoder, reduced."""
-        projected = leg.name == TOKENS and self.projection is not None
-        if not projected and (leg.name not in POOLED or self.pool == 1):
+        projection = self.projection if leg.name == TOKENS else None
+        if projection is None and (self.pool == 1 or leg.name not in POOLED):
             return leg
         digest = hashlib.sha256(f"{leg.fingerprint} {self.pool}".encode())
-        if not projected:
-            return replace(leg, fingerprint=digest.hexdigest())
-        assert self.projection is not None
-        digest.update(self.projection.tobytes())
-        return replace(leg, dim=self.projection.shape[1], fingerprint=digest.hexdigest())
+        digest.update(b"" if projection is None else projection.tobytes())
+        dim = leg.dim if projection is None else projection.shape[1]
+        return replace(leg, dim=dim, fingerprint=digest.hexdigest())
 
     def page(self, leg: str, found: PatchVectors) -> PatchVectors:
         """A page's vectors in a leg, reduced."""

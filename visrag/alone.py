@@ -54,8 +54,8 @@ class Alone:
     """A child process that does the queue's work, started again when it dies. A context manager.
 
     ``index``: a folder, or a qdrant:// URL of a server. ``text``, ``vision``, ``device``: as of ``visrag.Index``.
-    ``passwords``, ``memory``: as of ``QueueSettings``. ``lease``: seconds for which a piece stays a dead child's.
-    Raises UsageError for an index that no second process can open.
+    ``pool``, ``dim``, ``passwords``, ``memory``: as of ``QueueSettings``. ``lease``: seconds for which a piece stays a
+    dead child's. Raises UsageError for an index that no second process can open.
     """
 
     def __init__(
@@ -65,6 +65,8 @@ class Alone:
         text: str | None = None,
         vision: str | None = None,
         device: str | None = None,
+        pool: int = 0,
+        dim: int = 0,
         passwords: tuple[str, ...] = (),
         memory: int = MEMORY,
         lease: float = LEASE,
@@ -77,6 +79,8 @@ class Alone:
             text=text or "",
             vision=vision or "",
             device=device or "",
+            pool=pool,
+            dim=dim,
             passwords=passwords,
             memory=memory,
             lease=lease,
@@ -251,8 +255,7 @@ class _Hands:
         kinds = store.settings().get("models", {})
         if self._encoders is None or (self._encoders.vision is None and "vision" in kinds):
             wanted = self._settings
-            models = Models(wanted.text or None, wanted.vision or None, wanted.device or None)
-            self._encoders = models.for_ingest(store)
+            self._encoders = Models.of(wanted).for_ingest(store)
             self._here.encode = self._encoders.encode
             self.wake()
         return self._work(["text", "encode"])

@@ -127,10 +127,17 @@ _read_options = _options(
     click.option("--max-words", type=click.IntRange(1), help="Of a page. [default: 100000]"),
     click.option("--max-pages", type=click.IntRange(1), help="Of a document. [default: 50000]"),
 )
+_POOL = "Keep one vector of a page in N, of a new index: 2 or 3 make it smaller. [default: all]"
+_DIM = "Give the vectors of text N dimensions, a multiple of 8, in a new index. [default: all]"
+_reduce_options = _options(
+    click.option("--pool", type=click.IntRange(1), metavar="N", help=_POOL),
+    click.option("--dim", type=click.IntRange(8), metavar="N", help=_DIM),
+)
 _ingest_options = _options(
     click.option("--tag", "tags", multiple=True, metavar="K=V", help="A tag for these documents; repeatable."),
     click.option("--text", metavar="MODEL", help="Text model: a hub id or a folder. [default: all-MiniLM-L6-v2]"),
     click.option("--vision", metavar="MODEL", help="Vision model: a hub id or a folder. [default: none]"),
+    _reduce_options,
     _device_option,
     _read_options,
 )
@@ -208,11 +215,12 @@ def watch(inbox: Path, path: str, tags: tuple[str, ...], **options: Any) -> None
 @click.option("--inbox", type=click.Path(exists=True, file_okay=False), help="A folder to watch, with the step ingest.")
 @click.option("--text", metavar="MODEL", help="Text model of a new index. [default: all-MiniLM-L6-v2]")
 @click.option("--vision", metavar="MODEL", help="Vision model: a hub id or a folder. [default: none]")
+@_reduce_options
 @_device_option
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
 )
-def worker(steps: tuple[str, ...], path: str, processes: int | None, log_level: str, **options: str | None) -> None:
+def worker(steps: tuple[str, ...], path: str, processes: int | None, log_level: str, **options: Any) -> None:
     """Work for the queue, until ctrl-C or SIGTERM: ingest and render in processes, or text and encode in threads.
 
     A small deployment is `visrag worker ingest render` and `visrag worker text`; with a vision model also
@@ -449,20 +457,50 @@ def check(path: str, repair: bool, as_json: bool, **options: Any) -> None:
     help="The index. [default: index; with --beir a folder in the cache]",
 )
 @click.option("--rank", type=click.Choice(["fusion", "maxsim", "fulltext"]), default="fusion", show_default=True)
+@click.option(
+    "--pool",
+    "pools",
+    type=click.IntRange(2),
+    multiple=True,
+    metavar="N",
+    help="Also print what visrag ingest --pool N would lose; repeatable.",
+)
+@click.option(
+    "--dim",
+    "dims",
+    type=click.IntRange(8),
+    multiple=True,
+    metavar="N",
+    help="Also print what visrag ingest --dim N would lose; repeatable.",
+)
 @_device_option
 @_json_option
-def evaluate(questions: Path | None, beir: Path | None, path: str | None, as_json: bool, **options: Any) -> None:
+def evaluate(
+    questions: Path | None,
+    beir: Path | None,
+    path: str | None,
+    pools: tuple[int, ...],
+    dims: tuple[int, ...],
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Measure the answers to QUESTIONS, a JSONL file of questions whose pages are known, or a review's verdicts."""
     from .evaluate import evaluate_beir, evaluate_questions
+    from .losses import choices_of, evaluate_reduced
 
     if (questions is None) == (beir is None):
         raise UsageError("give a file of questions, or --beir FOLDER")
+    if beir is not None and (pools or dims):
+        raise UsageError("--pool and --dim are measured with a file of questions, not with --beir")
     with progress_bar() as progress:
         if beir is not None:
             report = evaluate_beir(beir, path, options["rank"], options["device"], progress)
         elif questions is not None:
             with _open(path or "index", options) as index:
-                report = evaluate_questions(index, questions, options["rank"], progress)
+                if choices := choices_of(pools, dims):
+                    report = evaluate_reduced(index, questions, options["rank"], choices, progress)
+                else:
+                    report = evaluate_questions(index, questions, options["rank"], progress)
     if as_json:
         click.echo(json.dumps(report))
     else:
@@ -477,7 +515,7 @@ def _open(path: str, options: dict[str, Any] | None = None) -> Index:
 
     _checked(path)
     options = options or {}
-    return Index(path, **{key: options[key] for key in ("text", "vision", "device") if key in options})
+    return Index(path, **{key: options[key] for key in ("text", "vision", "device", "pool", "dim") if key in options})
 
 
 @contextmanager
@@ -529,7 +567,7 @@ def _checked(path: str) -> str:
 
 
 _LIMITS = ("jobs", "memory", "max_pixels", "max_words", "max_pages")
-_OF_WORKERS = ("text", "vision", "device", "jobs", "memory")
+_OF_WORKERS = ("text", "vision", "pool", "dim", "device", "jobs", "memory")
 
 
 def _settings(options: dict[str, Any]) -> Any:

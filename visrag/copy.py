@@ -101,7 +101,7 @@ def _copy_pages(
     legs = [leg["name"] for leg in here.settings().get("legs", [])]
     for start in range(1, document.pages + 1, BATCH):
         refs = [PageRef(document.name, n) for n in range(start, min(start + BATCH, document.pages + 1))]
-        pages = _read(here, refs, legs)
+        pages = read_pages(here, refs, legs)
         there.add_pages(generation, pages)
         for page in pages:
             ref = PageRef(document.name, page.page.number)
@@ -111,7 +111,7 @@ def _copy_pages(
             progress.page(source, document.pages)
 
 
-def _read(here: Store, refs: Sequence[PageRef], legs: Sequence[str]) -> list[EncodedPage]:
+def read_pages(here: Store, refs: Sequence[PageRef], legs: Sequence[str]) -> list[EncodedPage]:
     """The pages of these that there are."""
     levels = {leg: here.chance(leg, refs) for leg in legs}
     pages = []

@@ -42,13 +42,24 @@ class Index:
     ``text``, ``vision``: the models of a new index (a hub id or a folder); of one that exists, what it was made
     with is taken, and another is refused with IndexMismatch. A vision model may be added later. ``device``: "cpu",
     "cuda", or None for the best.
+
+    ``pool``, ``dim``: for a smaller new index, as the models are. Of the vectors of a page's tokens or patches one in
+    ``pool`` is kept, each the mean of some; tokens have ``dim`` dimensions. None: all of them. Raises UsageError.
     """
 
     def __init__(
-        self, path: str | Path, *, text: str | None = None, vision: str | None = None, device: str | None = None
+        self,
+        path: str | Path,
+        *,
+        text: str | None = None,
+        vision: str | None = None,
+        device: str | None = None,
+        pool: int | None = None,
+        dim: int | None = None,
     ) -> None:
         self.path = str(path) if str(path).startswith(QDRANT) else Path(path)
-        self._models = Models(text, vision, device)
+        self.device = device
+        self._models = Models(text, vision, device, pool, dim)
         self._opened: Store | None = None
         self._opening = threading.Lock()
         self._renderers: list[Renderer] = []

@@ -11,14 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from .calibration import calibrate
+from .calibration import calibrate, principal_components
 from .encode import Encoder
 from .encode.checkpoint import DEFAULT_MODEL
+from .encode.reduced import ReducedEncoder, Reduction
 from .encode.text import TextEncoder
 from .encode.vision import load_vision
 from .encoders import Encoders
-from .errors import IndexMismatch
+from .errors import IndexMismatch, UsageError
 from .records import FULLTEXT, Leg, QueryVectors
+from .settings import QueueSettings
 from .store import Store
 
 FORMAT = 1  # of the settings that an index keeps
@@ -31,16 +33,37 @@ class Models:
     """The encoders of one index, loaded when they are first needed.
 
     ``text``, ``vision``: the models that are asked for; None for those that the index was made with (a new one: the
-    default text model, and no vision model). The settings of the index keep their names, legs, chance levels and the
-    vectors of a fixed question, the canary. ``encode`` is for any number of threads.
+    default text model, and no vision model). ``pool``, ``dim``: as of ``visrag.Index``. The settings of the index keep
+    their names, legs, chance levels, what reduces their vectors, and the vectors of a fixed question, the canary.
+    ``encode`` is for any number of threads. Raises UsageError for a ``pool`` or ``dim`` that cannot be.
     """
 
-    def __init__(self, text: str | None, vision: str | None, device: str | None) -> None:
+    def __init__(
+        self,
+        text: str | None,
+        vision: str | None,
+        device: str | None,
+        pool: int | None = None,
+        dim: int | None = None,
+    ) -> None:
+        if pool is not None and pool < 1:
+            raise UsageError(f"pool={pool}: must be at least 1, which is no pooling")
+        if dim is not None and (dim < 8 or dim % 8):
+            raise UsageError(f"dim={dim}: must be a multiple of 8")
         self._wanted = {"text": text, "vision": vision}
         self._device = device
+        self._pool = pool
+        self._dim = dim
+        self._reduction = Reduction()
         self._encoders: dict[str, Encoder] = {}
         self._encoding = threading.Lock()
         self._questions: OrderedDict[tuple[str, ...], dict[str, QueryVectors]] = OrderedDict()
+
+    @classmethod
+    def of(cls, settings: QueueSettings) -> Models:
+        """Those that a process of the queue is told to use."""
+        named = settings.text or None, settings.vision or None, settings.device or None
+        return cls(*named, settings.pool or None, settings.dim or None)
 
     def for_ingest(self, store: Store, vision: bool = True) -> Encoders:
         """The encoders; what is new of them is written into the settings. Without ``vision`` only that for text.
@@ -57,9 +80,11 @@ class Models:
             levels, canaries = calibrate(encoder), _canaries(encoder)
             settings = deepcopy(store.settings()) or settings
             if kind in settings["models"]:  # by another process, meanwhile
-                _check(encoder, settings, settings["models"][kind])
+                del self._encoders[kind]
+                self._encoder(kind, settings)
                 continue
             settings["models"][kind] = self._wanted[kind] or DEFAULT_MODEL
+            settings["reduction"] = self._reduction.to_settings()
             settings["legs"] += [asdict(leg) for leg in encoder.legs]
             settings["levels"].update(levels)
             settings["canaries"].update(canaries)
@@ -86,11 +111,25 @@ class Models:
         if kind not in self._encoders:
             kept = settings["models"].get(kind)
             model = self._wanted[kind] or kept or DEFAULT_MODEL
-            encoder = TextEncoder.load(model, self._device) if kind == "text" else load_vision(model, self._device)
+            whole = TextEncoder.load(model, self._device) if kind == "text" else load_vision(model, self._device)
+            self._reduction = self._reduction_of(settings, whole)
+            encoder = ReducedEncoder(whole, self._reduction) if self._reduction else whole
             if kept is not None:
                 _check(encoder, settings, kept)
             self._encoders[kind] = encoder
         return self._encoders[kind]
+
+    def _reduction_of(self, settings: Mapping[str, Any], encoder: Encoder) -> Reduction:
+        """What reduces the vectors of the index; of a new one, whose text encoder this is, it is made."""
+        if not settings["models"]:
+            projection = None if self._dim is None else principal_components(encoder, self._dim)
+            return Reduction(self._pool or 1, projection)
+        kept = Reduction.from_settings(settings.get("reduction", {}))
+        for name, wanted, known in (("pool", self._pool, kept.pool), ("dim", self._dim, kept.dim)):
+            if wanted not in (None, known):
+                made = f"was made with {name} {known}, not {wanted}" if known else f"was made without {name}"
+                raise IndexMismatch(f"the index {made}: leave it out, or ingest into a new index")
+        return kept
 
 
 def legs(store: Store) -> list[Leg]:

@@ -160,12 +160,12 @@ def revoke(store: Store, name: str) -> None:
         store.abandon(generation)
 
 
-def work(steps: Sequence[str], processes: int | None, log_level: str, given: Mapping[str, str | None]) -> None:
+def work(steps: Sequence[str], processes: int | None, log_level: str, given: Mapping[str, object]) -> None:
     """Run a worker for these steps, until it is told to end. ``given``: settings in place of the environment's."""
     if len({step in ("text", "encode") for step in steps}) > 1:
         raise UsageError("ingest and render run in processes, text and encode in threads: start a worker for each")
     celery_app(QueueSettings.from_environment())  # or MissingExtra
-    os.environ.update({f"VISRAG_{name.upper()}": value for name, value in given.items() if value})
+    os.environ.update({f"VISRAG_{name.upper()}": str(value) for name, value in given.items() if value})
     threads = steps[0] in ("text", "encode")
     count = processes or (FEEDERS if threads else min(4, os.cpu_count() or 1))
     options = {

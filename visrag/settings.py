@@ -58,9 +58,10 @@ class QueueSettings:
     """How a process takes part in the queue. Each is taken from the environment: VISRAG_INDEX, VISRAG_BROKER, …
 
     ``index``: a folder or a qdrant:// URL. ``broker``: Redis; a database of its own for each index. ``text``,
-    ``vision``, ``device``: as of ``visrag.Index``. ``passwords``: to open documents with, one a line. ``memory``: MiB
-    of one rendering process (0: any). ``inbox``: a folder that ingest workers watch. ``waiting_pages``: rendered pages
-    that may wait for the encoders. ``metrics_port``: for Prometheus, 0 for none, at ``metrics_host``.
+    ``vision``, ``device``, ``pool``, ``dim``: as of ``visrag.Index``, "" and 0 for None. ``passwords``: to open
+    documents with, one a line. ``memory``: MiB of one rendering process (0: any). ``inbox``: a folder that ingest
+    workers watch. ``waiting_pages``: rendered pages that may wait for the encoders. ``metrics_port``: for Prometheus,
+    0 for none, at ``metrics_host``.
 
     In seconds: ``lease``, for which a piece of work is a worker's unless it says that it goes on; ``piece_limit``,
     after which a worker that still has it is ended; ``sweep``, between two looks for what was lost; ``visibility``,
@@ -72,6 +73,8 @@ class QueueSettings:
     text: str = ""
     vision: str = ""
     device: str = ""
+    pool: int = 0
+    dim: int = 0
     passwords: tuple[str, ...] = field(default=(), repr=False)
     memory: int = MEMORY
     inbox: str = ""

@@ -302,9 +302,21 @@ def print_report(report: dict[str, Any]) -> None:
         ],
         as_json=False,
     )
+    if reduced := report.get("reduced"):
+        click.echo("\nwhat visrag ingest --pool N and --dim N would lose:")
+        print_rows([_reduced_row(row) for row in reduced], as_json=False)
     if shown := report.get("highlighting"):
         click.echo(f"\nhighlighting, {_count(shown['questions'], 'question')} with an answer on the page:")
         print_rows([{key: _figure(value) for key, value in row.items()} for row in shown["curve"]], as_json=False)
+
+
+def _reduced_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of ``visrag.losses`` as it is printed: nDCG@5 and what was lost of it, by scope."""
+    cells = {"pool": row["pool"], "dim": row["dim"] or "all", "bytes a page": row["bytes_per_page"]}
+    for scope, found in row["by_scope"].items():
+        cells[f"ndcg@5 {scope}"] = _figure(found["ndcg@5"])
+        cells[f"loss {scope}"] = _figure(row["loss"][scope]["ndcg@5"])
+    return {**cells, "answers held": _figure(row["held"])} if "held" in row else cells
 
 
 def _figure(value: Any) -> str:

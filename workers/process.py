@@ -28,8 +28,7 @@ class Process(Worker):
 
     def load(self, vision: bool) -> None:
         """Load the models. Raises IndexMismatch, EncoderError."""
-        models = Models(settings.text or None, settings.vision or None, settings.device or None)
-        self._batcher = Batcher(models.for_ingest(self.store, vision), metrics.observe_batch)
+        self._batcher = Batcher(Models.of(settings).for_ingest(self.store, vision), metrics.observe_batch)
         self.encode = self._batcher.encode
 
     def stop(self) -> None:

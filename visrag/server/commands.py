@@ -108,6 +108,8 @@ def serve(
         device=device or "",
         passwords=own.passwords,
         memory=own.memory,
+        pool=own.pool,
+        dim=own.dim,
         **options,  # type: ignore[arg-type]
     )
     names = ", ".join(settings.collections)

@@ -76,7 +76,14 @@ class Collection:
             self._workers = Celery(settings.broker, index)
         elif settings.ingest:
             self._workers = Alone(
-                index, text=text, vision=vision, device=device, passwords=settings.passwords, memory=settings.memory
+                index,
+                text=text,
+                vision=vision,
+                device=device,
+                pool=settings.pool,
+                dim=settings.dim,
+                passwords=settings.passwords,
+                memory=settings.memory,
             )
         if self._workers is not None:
             self._kept.callback(self._workers.close)

@@ -211,6 +211,23 @@ def test_an_index_that_is_whole_refuses_to_be_reduced(pdf: Path, colbert: str, t
         assert index.ingest(pdf, settings=NO_OCR).unchanged == 1
 
 
+def test_float16_is_of_a_new_index(colbert: str, pdf: Path, tmp_path: Path) -> None:
+    with Index(tmp_path / "index", text=colbert, device="cpu", float16=True) as index:
+        index.ingest(pdf, settings=NO_OCR)
+        (leg,) = index.info().legs
+        assert leg.halves == 2 * leg.codes > 0
+    with Index(tmp_path / "index", device="cpu") as index:  # it stays so
+        assert index.open().settings()["float16"] is True
+    with Index(tmp_path / "plain", text=colbert, device="cpu") as index:
+        index.ingest(pdf, settings=NO_OCR)
+        assert index.info().legs[0].halves == 0
+    with (
+        Index(tmp_path / "plain", device="cpu", float16=True) as index,
+        pytest.raises(IndexMismatch, match="made without float16"),
+    ):
+        index.ingest(pdf, settings=NO_OCR)
+
+
 @pytest.mark.parametrize("given", [{"pool": 0}, {"dim": 0}, {"dim": 12}, {"dim": 16}, {"dim": 24}])
 def test_what_cannot_be(given: dict[str, Any], pdf: Path, colbert: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="="), Index(tmp_path / "i", text=colbert, device="cpu", **given) as index:

@@ -54,8 +54,8 @@ class Alone:
     """A child process that does the queue's work, started again when it dies. A context manager.
 
     ``index``: a folder, or a qdrant:// URL of a server. ``text``, ``vision``, ``device``: as of ``visrag.Index``.
-    ``pool``, ``dim``, ``passwords``, ``memory``: as of ``QueueSettings``. ``lease``: seconds for which a piece stays a
-    dead child's. Raises UsageError for an index that no second process can open.
+    ``pool``, ``dim``, ``float16``, ``passwords``, ``memory``: as of ``QueueSettings``. ``lease``: seconds for which a
+    piece stays a dead child's. Raises UsageError for an index that no second process can open.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class Alone:
         device: str | None = None,
         pool: int = 0,
         dim: int = 0,
+        float16: int = 0,
         passwords: tuple[str, ...] = (),
         memory: int = MEMORY,
         lease: float = LEASE,
@@ -81,6 +82,7 @@ class Alone:
             device=device or "",
             pool=pool,
             dim=dim,
+            float16=float16,
             passwords=passwords,
             memory=memory,
             lease=lease,

@@ -45,6 +45,7 @@ class Index:
 
     ``pool``, ``dim``: for a smaller new index, as the models are. Of the vectors of a page's tokens or patches one in
     ``pool`` is kept, each the mean of some; tokens have ``dim`` dimensions. None: all of them. Raises UsageError.
+    ``float16``: a new index in a folder keeps the vectors as float16, too, and scores the pages that it finds by them.
     """
 
     def __init__(
@@ -56,10 +57,11 @@ class Index:
         device: str | None = None,
         pool: int | None = None,
         dim: int | None = None,
+        float16: bool = False,
     ) -> None:
         self.path = str(path) if str(path).startswith(QDRANT) else Path(path)
         self.device = device
-        self._models = Models(text, vision, device, pool, dim)
+        self._models = Models(text, vision, device, pool, dim, float16)
         self._opened: Store | None = None
         self._opening = threading.Lock()
         self._renderers: list[Renderer] = []

@@ -33,9 +33,9 @@ class Models:
     """The encoders of one index, loaded when they are first needed.
 
     ``text``, ``vision``: the models that are asked for; None for those that the index was made with (a new one: the
-    default text model, and no vision model). ``pool``, ``dim``: as of ``visrag.Index``. The settings of the index keep
-    their names, legs, chance levels, what reduces their vectors, and the vectors of a fixed question, the canary.
-    ``encode`` is for any number of threads. Raises UsageError for a ``pool`` or ``dim`` that cannot be.
+    default text model, and no vision model). ``pool``, ``dim``, ``float16``: as of ``visrag.Index``. The settings of
+    the index keep their names, legs, chance levels, how their vectors are kept, and the vectors of a fixed question,
+    the canary. ``encode`` is for any number of threads. Raises UsageError for a ``pool`` or ``dim`` that cannot be.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class Models:
         device: str | None,
         pool: int | None = None,
         dim: int | None = None,
+        float16: bool = False,
     ) -> None:
         if pool is not None and pool < 1:
             raise UsageError(f"pool={pool}: must be at least 1, which is no pooling")
@@ -54,6 +55,7 @@ class Models:
         self._device = device
         self._pool = pool
         self._dim = dim
+        self._float16 = float16
         self._reduction = Reduction()
         self._encoders: dict[str, Encoder] = {}
         self._encoding = threading.Lock()
@@ -63,13 +65,15 @@ class Models:
     def of(cls, settings: QueueSettings) -> Models:
         """Those that a process of the queue is told to use."""
         named = settings.text or None, settings.vision or None, settings.device or None
-        return cls(*named, settings.pool or None, settings.dim or None)
+        return cls(*named, settings.pool or None, settings.dim or None, bool(settings.float16))
 
     def for_ingest(self, store: Store, vision: bool = True) -> Encoders:
         """The encoders; what is new of them is written into the settings. Without ``vision`` only that for text.
         Raises IndexMismatch, EncoderError."""
         new: dict[str, Any] = {"format": FORMAT, "models": {}, "legs": [], "levels": {}, "canaries": {}}
-        settings = deepcopy(store.settings() or new)
+        settings = deepcopy(store.settings() or new | {"float16": self._float16})
+        if self._float16 and not settings.get("float16"):
+            raise IndexMismatch("the index was made without float16: leave it out, or ingest into a new index")
         kinds = ["text"]
         if vision and (self._wanted["vision"] or "vision" in settings["models"]):
             kinds.append("vision")

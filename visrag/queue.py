@@ -165,7 +165,8 @@ def work(steps: Sequence[str], processes: int | None, log_level: str, given: Map
     if len({step in ("text", "encode") for step in steps}) > 1:
         raise UsageError("ingest and render run in processes, text and encode in threads: start a worker for each")
     celery_app(QueueSettings.from_environment())  # or MissingExtra
-    os.environ.update({f"VISRAG_{name.upper()}": str(value) for name, value in given.items() if value})
+    told = {name: int(value) if isinstance(value, bool) else value for name, value in given.items() if value}
+    os.environ.update({f"VISRAG_{name.upper()}": str(value) for name, value in told.items()})
     threads = steps[0] in ("text", "encode")
     count = processes or (FEEDERS if threads else min(4, os.cpu_count() or 1))
     options = {

@@ -58,8 +58,8 @@ class QueueSettings:
     """How a process takes part in the queue. Each is taken from the environment: VISRAG_INDEX, VISRAG_BROKER, …
 
     ``index``: a folder or a qdrant:// URL. ``broker``: Redis; a database of its own for each index. ``text``,
-    ``vision``, ``device``, ``pool``, ``dim``: as of ``visrag.Index``, "" and 0 for None. ``passwords``: to open
-    documents with, one a line. ``memory``: MiB of one rendering process (0: any). ``inbox``: a folder that ingest
+    ``vision``, ``device``, ``pool``, ``dim``, ``float16``: as of ``visrag.Index``, "" and 0 for none. ``passwords``: to
+    open documents with, one a line. ``memory``: MiB of one rendering process (0: any). ``inbox``: a folder that ingest
     workers watch. ``waiting_pages``: rendered pages that may wait for the encoders. ``metrics_port``: for Prometheus,
     0 for none, at ``metrics_host``.
 
@@ -75,6 +75,7 @@ class QueueSettings:
     device: str = ""
     pool: int = 0
     dim: int = 0
+    float16: int = 0
     passwords: tuple[str, ...] = field(default=(), repr=False)
     memory: int = MEMORY
     inbox: str = ""

@@ -110,6 +110,7 @@ def serve(
         memory=own.memory,
         pool=own.pool,
         dim=own.dim,
+        float16=own.float16,
         **options,  # type: ignore[arg-type]
     )
     names = ", ".join(settings.collections)

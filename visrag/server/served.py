@@ -82,6 +82,7 @@ class Collection:
                 device=device,
                 pool=settings.pool,
                 dim=settings.dim,
+                float16=settings.float16,
                 passwords=settings.passwords,
                 memory=settings.memory,
             )

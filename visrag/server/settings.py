@@ -26,8 +26,8 @@ class ServerSettings:
     ``collections``: an index (a folder or a qdrant:// URL) by its name. ``keys``: the file of keys. ``broker``: a
     Redis URL, where Celery workers ingest; without one a process of the server does. ``roots``: folders and URLs
     from which documents may be taken by URI. ``ingest``: whether documents are taken at all. ``passwords``,
-    ``memory``, ``pool``, ``dim``: as of ``visrag.settings.QueueSettings``. ``text``, ``vision``, ``device``: as of
-    ``visrag.Index``.
+    ``memory``, ``pool``, ``dim``, ``float16``: as of ``visrag.settings.QueueSettings``. ``text``, ``vision``,
+    ``device``: as of ``visrag.Index``.
     ``cache``: page pictures, ``cache_bytes`` of them. ``hosts``: names by which the server may be called, beside its
     address.
 
@@ -51,6 +51,7 @@ class ServerSettings:
     device: str = ""
     pool: int = 0
     dim: int = 0
+    float16: int = 0
     cache: Path = field(default_factory=cache_folder)
     cache_bytes: int = 1 << 30
     hosts: tuple[str, ...] = ()

@@ -5,15 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
 from checkpoints import make_checkpoint
 
+from visrag.calibration import TEXTS
 from visrag.encode.bert import BertQuestions
-from visrag.encode.checkpoint import find_checkpoint, fingerprint
+from visrag.encode.checkpoint import find_checkpoint, fingerprint, text_dtype
 from visrag.encode.text import TOKENS, WINDOWS, TextEncoder
-from visrag.errors import EncoderError
+from visrag.errors import EncoderError, UsageError
 from visrag.records import Page, Word
 
 QUESTION = "How much was spent on maintenance in 2023?"
@@ -53,7 +55,8 @@ def test_question_in_numpy_is_the_librarys(encoder: TextEncoder) -> None:
     assert query[WINDOWS].tokens == (QUESTION,)
 
 
-def test_page_is_the_librarys(encoder: TextEncoder) -> None:
+def test_page_is_the_librarys(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISRAG_TEXT_DTYPE", "float32")
     from sentence_transformers import MultiVectorEncoder, SentenceTransformer
     from sentence_transformers.base.modules import Transformer
     from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
@@ -103,19 +106,70 @@ def test_a_word_longer_than_the_window_is_cut(colbert: Path) -> None:
     assert len(np.unique(legs[TOKENS].places.vectors)) >= 99  # one a letter; 48 fit into a window
 
 
-def test_one_page_alone_is_the_same_as_among_others(encoder: TextEncoder) -> None:
-    pages = [page("A short page", 1), page(" ".join(f"n{i}" for i in range(400)), 2), page("and another one", 3)]
-    together = encoder.encode_pages(pages)
-    for one, found in zip(pages, together, strict=True):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_no_page_depends_on_its_company(encoder: TextEncoder, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISRAG_TEXT_DTYPE", dtype)
+    pages = [page(" ".join(f"word{i} of" for i in range(length)), length) for length in (1, 3, 40, 150, 400)]
+    for one, found in zip(pages, encoder.encode_pages(pages), strict=True):
         (alone,) = encoder.encode_pages([one])
-        np.testing.assert_allclose(alone[TOKENS].vectors, found[TOKENS].vectors, atol=1e-5)
+        for leg in (TOKENS, WINDOWS):
+            np.testing.assert_allclose(alone[leg].vectors, found[leg].vectors, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", ["default", "colbert"])
+def test_pages_in_bfloat16_are_near_those_in_float32(
+    encoder: TextEncoder, colbert: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = encoder if model == "default" else TextEncoder.load(str(colbert), device="cpu")
+    pages = [page(text, number) for number, text in enumerate(TEXTS, 1)]
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        monkeypatch.setenv("VISRAG_TEXT_DTYPE", dtype)
+        found[dtype] = used.encode_pages(pages)
+    for leg in used.legs:
+        before, after = (np.concatenate([each[leg.name].vectors for each in found[d]]) for d in found)
+        cosines = (before * after).sum(axis=1)
+        assert 0.9999 < cosines.mean() < 1 - 1e-7  # it was in bfloat16
+        np.testing.assert_allclose(np.linalg.norm(after, axis=1), 1, atol=1e-5)
+
+
+def test_questions_are_in_float32(colbert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = TextEncoder.load(str(colbert), device="cpu")
+    before = encoder.encode_query(QUESTION)[TOKENS].vectors
+    monkeypatch.setenv("VISRAG_TEXT_DTYPE", "bfloat16")
+    np.testing.assert_array_equal(encoder.encode_query(QUESTION)[TOKENS].vectors, before)
+
+
+def test_bfloat16_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.delenv("VISRAG_TEXT_DTYPE", raising=False)
+    for native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)
+        assert text_dtype("cpu") == dtype
+        assert text_dtype("cuda") == torch.float32
+    monkeypatch.setenv("VISRAG_TEXT_DTYPE", "int8")
+    with pytest.raises(UsageError, match="must be float32 or bfloat16"):
+        text_dtype("cpu")
+
+
+def test_torch_keeps_its_threads(encoder: TextEncoder) -> None:
+    import torch
+
+    before, seen = torch.get_num_threads(), []
+    encoder.encode_pages([page(" ".join(f"n{i}" for i in range(400)))])
+    other = Thread(target=lambda: seen.append(torch.get_num_threads()))
+    other.start()
+    other.join()
+    assert [torch.get_num_threads(), *seen] == [before, before]
 
 
 def test_a_blank_page_has_no_legs(encoder: TextEncoder) -> None:
     assert encoder.encode_pages([Page(1, 600, 800, " \n ")]) == [{}]
 
 
-def test_colbert_is_the_librarys(colbert: Path) -> None:
+def test_colbert_is_the_librarys(colbert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISRAG_TEXT_DTYPE", "float32")
     from sentence_transformers import MultiVectorEncoder
 
     library = MultiVectorEncoder(str(colbert), device="cpu")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,3 +90,15 @@ def pick_device(device: str | None) -> tuple[str, torch.dtype]:
         reason = str(error).partition("\n")[0]
         raise UsageError(f"the device {device} cannot be used here: {reason}") from error
     return device, torch.bfloat16 if device.startswith("cuda") else torch.float32
+
+
+def text_dtype(device: str) -> torch.dtype:
+    """What a text model multiplies pages in: bfloat16 on a processor that does so by itself (AVX-512 BF16, which those
+    with AMX have, too), else float32. VISRAG_TEXT_DTYPE forces one of the two. Raises UsageError."""
+    import torch
+
+    forced = os.environ.get("VISRAG_TEXT_DTYPE", "")
+    if forced not in ("", "float32", "bfloat16"):
+        raise UsageError(f"VISRAG_TEXT_DTYPE={forced}: must be float32 or bfloat16")
+    native = device == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if forced == "bfloat16" or (native and not forced) else torch.float32

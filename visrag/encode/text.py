@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
+from threading import Barrier
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +22,7 @@ import numpy as np
 from ..errors import EncoderError
 from ..records import Box, Floats, Leg, Page, PatchVectors, Places, QueryVectors, Word
 from .bert import BertQuestions
-from .checkpoint import DEFAULT_MODEL, find_checkpoint, fingerprint, pick_device
+from .checkpoint import DEFAULT_MODEL, find_checkpoint, fingerprint, pick_device, text_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +31,8 @@ TOKENS = "tokens"
 WINDOWS = "windows"
 WINDOW = 62  # tokens of a page that a dense model is given at once: of 30, 62, 94 and 254 the best on real PDFs
 OVERLAP = 32  # tokens that two windows of a page share, at most a quarter of a window
-BATCH_TOKENS = 4096  # tokens, padding included, that go through the model at once
+BATCH_TOKENS = 1024  # tokens, padding included, that go through the model at once
+PADDED = 8  # a window is padded to a multiple of so many tokens, whatever it is encoded with
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,7 @@ class _Window:
     page: int  # index in the batch
     start: int  # character offset in the page's text
     text: str
-    tokens: int
+    length: int  # tokens, special ones and padding included
 
 
 @dataclass(slots=True)
@@ -98,7 +102,7 @@ class TextEncoder:
     def _torch_query(self, question: str) -> tuple[Floats, tuple[str, ...], list[bool], Floats | None]:
         """The tokens' vectors, their strings, which are not the question's own, and a dense model's pooled vector."""
         model = self._loaded()
-        features = self._forward([question], "query")
+        features = self._forward(self._features([question], "query"), "query")
         mask = features["attention_mask"][0].bool()
         ids = features["input_ids"][0][mask].tolist()
         tokens = tuple(model.tokenizer.convert_ids_to_tokens(ids))
@@ -111,14 +115,19 @@ class TextEncoder:
     # Pages
 
     def encode_pages(self, pages: Sequence[Page]) -> list[Mapping[str, PatchVectors]]:
-        """Token vectors with the boxes of their words. Raises EncoderError for NaN or infinity, naming the page."""
+        """Token vectors with the boxes of their words. Raises EncoderError for NaN or infinity, naming the page.
+
+        Where the processor multiplies bfloat16, the model's products are in it, and all else in float32
+        (``text_dtype``). A page's vectors do not depend on the pages that it is encoded with.
+        """
         windows = [window for index, page in enumerate(pages) for window in self._windows(index, page.text)]
-        encoded: dict[int, _Encoded] = {}
-        for batch in _batches(windows):
-            encoded.update(zip(batch, self._encode([windows[i] for i in batch]), strict=True))
+        batches = _batches(windows)
+        encoded: dict[_Window, _Encoded] = {}
+        for batch, features in zip(batches, self._forward_all(batches), strict=True):
+            encoded.update(zip(batch, self._encoded(batch, features), strict=True))
         by_page: list[list[_Encoded]] = [[] for _ in pages]
-        for position, window in enumerate(windows):
-            by_page[window.page].append(encoded[position])
+        for window in windows:
+            by_page[window.page].append(encoded[window])
         return [_legs(page, parts) for page, parts in zip(pages, by_page, strict=True)]
 
     def _windows(self, index: int, text: str) -> list[_Window]:
@@ -128,29 +137,38 @@ class TextEncoder:
         tokenizer = self._loaded().tokenizer
         encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         offsets, words = encoding["offset_mapping"], encoding.word_ids()
-        size = self._room()
+        limit, special = self._limits
+        size = limit - special
         windows, first = [], 0
         while first < len(offsets):
             end = _cut(words, first, first + size)
             start = offsets[first][0]
-            windows.append(_Window(index, start, text[start : offsets[end - 1][1]], end - first))
+            length = -(-(end - first + special) // self._multiple) * self._multiple
+            windows.append(_Window(index, start, text[start : offsets[end - 1][1]], length))
             if end == len(offsets):
                 break
             first = max(_cut(words, first, end - min(OVERLAP, size // 4)), first + 1)
         return windows
 
-    def _room(self) -> int:
-        """How many of a page's tokens fit into one window."""
+    @cached_property
+    def _limits(self) -> tuple[int, int]:
+        """A window's tokens at most, and how many of them are special."""
         transformer = self._loaded()[0]
         limit = transformer.document_length if getattr(transformer, "document_length", None) else None
         limit = limit or self._loaded().max_seq_length or 512
-        room = max(1, limit - len(self._features([""], "document")["input_ids"][0]))
-        return min(room, self._window) if self._dense else room
+        special = len(self._features([""], "document")["input_ids"][0])
+        limit = max(limit, special + 1)
+        return (min(limit, self._window + special) if self._dense else limit), special
 
-    def _features(self, texts: list[str], task: str) -> dict[str, Any]:
-        extra = {"text": {"return_offsets_mapping": True, "return_special_tokens_mask": True}}
+    @property
+    def _multiple(self) -> int:
+        """Windows are padded to a multiple of so many tokens."""
+        return PADDED if self._limits[0] % PADDED == 0 else 1
+
+    def _features(self, texts: list[str], task: str, multiple: int = 1) -> dict[str, Any]:
+        extra = {"return_offsets_mapping": True, "return_special_tokens_mask": True, "pad_to_multiple_of": multiple}
         features: dict[str, Any] = self._loaded().preprocess(
-            texts, prompt=self._prompt(task) or None, task=task, processing_kwargs=extra
+            texts, prompt=self._prompt(task) or None, task=task, processing_kwargs={"text": extra}
         )
         return features
 
@@ -158,26 +176,56 @@ class TextEncoder:
         prompt = self._loaded().prompts.get(task)
         return prompt if prompt and not self._dense else ""
 
-    def _forward(self, texts: list[str], task: str) -> dict[str, Any]:
+    def _forward(self, features: dict[str, Any], task: str) -> dict[str, Any]:
         """The model's features: ``token_embeddings`` (b, t, dim), ``attention_mask`` of what is scored,
         and of a dense model ``pooled`` (b, dim)."""
         import torch
 
         model = self._loaded()
-        features = self._features(texts, task)
         device = model.device
         features = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in features.items()}
+        dtype = text_dtype(device.type) if task == "document" else torch.float32
         with torch.inference_mode():
-            if not self._dense:
-                return dict(model(features, task=task))
-            hidden = model[0](features)
-            pooled = dict(hidden)
+            with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+                if not self._dense:
+                    return dict(model(features, task=task))
+                hidden = model[0](features)
+            pooled = {**hidden, "token_embeddings": hidden["token_embeddings"].float()}
             for module in list(model)[1:]:
                 pooled = module(pooled)
             return {**hidden, "pooled": pooled["sentence_embedding"]}
 
-    def _encode(self, windows: list[_Window]) -> list[_Encoded]:
-        features = self._forward([window.text for window in windows], "document")
+    def _forward_all(self, batches: list[list[_Window]]) -> Iterator[dict[str, Any]]:
+        """The model's features of every batch. On a CPU several go through the model at once, each on one thread: no
+        thread waits for others within a batch, which costs much on a busy machine."""
+        texts = ([window.text for window in batch] for batch in batches)
+        features = (self._features(some, "document", self._multiple) for some in texts)
+        run = map if self._pool is None else self._pool.map
+        return iter(run(partial(self._forward, task="document"), features))
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor | None:
+        """Threads that each run torch alone, as many as torch would take; None on a GPU."""
+        import torch
+
+        threads = torch.get_num_threads()
+        if self._loaded().device.type != "cpu" or threads == 1:
+            return None
+        begun = Barrier(threads + 1)
+
+        def begin() -> None:
+            torch.get_num_threads()  # at its first question a thread takes the number of all
+            torch.set_num_threads(1)
+            begun.wait()
+
+        pool = ThreadPoolExecutor(threads, "encode", begin)
+        for _ in range(threads):
+            pool.submit(int)
+        begun.wait()
+        torch.set_num_threads(threads)  # for threads to come
+        return pool
+
+    def _encoded(self, windows: list[_Window], features: dict[str, Any]) -> list[_Encoded]:
         vectors: torch.Tensor = features["token_embeddings"].float().cpu()
         masks = features["attention_mask"].bool().cpu().numpy()
         offsets = features["offset_mapping"].cpu().numpy()
@@ -254,15 +302,15 @@ def _cut(words: Sequence[int | None], first: int, end: int) -> int:
     return cut if cut > first else end
 
 
-def _batches(windows: list[_Window]) -> list[list[int]]:
-    """Indices of windows in batches of like length, so that little is padded."""
-    batches: list[list[int]] = []
-    longest = 0
-    for index in sorted(range(len(windows)), key=lambda i: -windows[i].tokens):
-        if not batches or (len(batches[-1]) + 1) * longest > BATCH_TOKENS:
-            batches.append([])
-            longest = windows[index].tokens
-        batches[-1].append(index)
+def _batches(windows: list[_Window]) -> list[list[_Window]]:
+    """Windows in batches of one length each."""
+    by_length: dict[int, list[_Window]] = {}
+    for window in windows:
+        by_length.setdefault(window.length, []).append(window)
+    batches = []
+    for length, alike in sorted(by_length.items(), reverse=True):
+        size = max(1, BATCH_TOKENS // length)
+        batches += [alike[start : start + size] for start in range(0, len(alike), size)]
     return batches
 
 

@@ -1,6 +1,6 @@
 """visrag's ranking beside BM25 and the dense model, on the same questions, pages and OCR, in one run.
 
-    python benchmarks/quality.py --data FOLDER [--index DIR] [--json]
+    python benchmarks/quality.py --data FOLDER [--index DIR] [--float32] [--json]
     python benchmarks/quality.py --beir FOLDER [--index DIR] [--float32] [--json]
 
 FOLDER of --data holds pdfs/ and questions.jsonl. All sides rank the pages that `visrag ingest` made: BM25 (bm25s,
@@ -9,8 +9,8 @@ window of a page: "dense" in windows of the 256 tokens that it takes, encoded he
 index stores as the leg "windows". Beside all questions stand the two halves of the
 documents (by the parity of the sha256 of their names: what is chosen by measurement is chosen on the even half) and
 the types that have 20 questions or more. Intervals: 95%, percentile bootstrap over
-documents (BEIR: over questions), 2,000 draws. --float32 encodes the passages again and scores them by exact MaxSim
-in float32, which shows what int8 costs.
+documents (BEIR: over questions), 2,000 draws. --float32 encodes the pages again, in float32, and scores all of them by
+exact MaxSim, which shows what bfloat16, bits and int8 cost "visrag maxsim".
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -92,7 +93,7 @@ def _encoded(encoder: TextEncoder, texts: Sequence[str]) -> Iterator[tuple[int, 
         yield from enumerate(encoder.encode_pages(pages), start)
 
 
-def rankers(index: Index, item: Callable[[PageRef], object]) -> dict[str, Callable[[bool], Ranker]]:
+def rankers(index: Index, item: Callable[[PageRef], object], float32: bool) -> dict[str, Callable[[bool], Ranker]]:
     """By name, what makes a ranker within a question's document (True) or over the whole index."""
     store = index.open()
     refs = [PageRef(d.name, n) for d in store.documents() for n in range(1, d.pages + 1)]
@@ -126,23 +127,28 @@ def rankers(index: Index, item: Callable[[PageRef], object]) -> dict[str, Callab
     def words(inside: bool) -> Ranker:
         return lambda q, k: [item(ref) for ref in bm25.rank(q.text, q.document if inside else None, k)]
 
-    return {"visrag": ours("fusion"), "visrag maxsim": ours("maxsim"), "visrag fulltext": ours("fulltext"),
-            "BM25": words, "dense": dense, "dense, short": short}  # fmt: skip
+    found = {"visrag": ours("fusion"), "visrag maxsim": ours("maxsim"), "visrag fulltext": ours("fulltext"),
+             "BM25": words, "dense": dense, "dense, short": short}  # fmt: skip
+    return {**found, "MaxSim float32": exact(refs, texts, item)} if float32 else found
 
 
-def exact(texts: dict[str, str]) -> Ranker:
-    """Exact MaxSim in float32 over passages encoded here."""
+def exact(refs: Sequence[PageRef], texts: Sequence[str], item: Callable[[PageRef], object]) -> Callable[[bool], Ranker]:
+    """Exact MaxSim in float32 over pages that are encoded here, in float32."""
+    os.environ["VISRAG_TEXT_DTYPE"] = "float32"
     encoder = TextEncoder.load()
-    names = list(texts)
-    vectors = [legs["tokens"].vectors for _, legs in _encoded(encoder, list(texts.values()))]
+    pages = {refs[i]: legs["tokens"].vectors for i, legs in _encoded(encoder, texts) if legs}
 
-    def rank(q: Question, k: int) -> list[object]:
-        query = encoder.encode_query(q.text)["tokens"]
-        with one_blas_thread():
-            scores = np.array([query.weights @ (query.vectors @ found.T).max(axis=1) for found in vectors])
-        return [names[i] for i in np.argsort(-scores, kind="stable")[:k]]
+    def within(inside: bool) -> Ranker:
+        def rank(q: Question, k: int) -> list[object]:
+            query = encoder.encode_query(q.text)["tokens"]
+            chosen = [ref for ref in pages if not inside or ref.document == q.document]
+            with one_blas_thread():
+                scores = np.array([query.weights @ (query.vectors @ pages[ref].T).max(axis=1) for ref in chosen])
+            return [item(chosen[i]) for i in np.argsort(-scores, kind="stable")[:k]]
 
-    return rank
+        return rank
+
+    return within
 
 
 def interval(ours: Sequence[Outcome], theirs: Sequence[Outcome], measure: str, group: Callable[[Question], str]) -> Any:
@@ -200,13 +206,13 @@ def print_rows(rows: Sequence[dict[str, Any]]) -> None:
         print(line)
 
 
-def on_pages(data: Path, path: Path) -> list[dict[str, Any]]:
+def on_pages(data: Path, path: Path, float32: bool) -> list[dict[str, Any]]:
     """In-document and corpus-wide figures over a folder of PDFs."""
     questions = read_questions(data / "questions.jsonl")
     with Index(path) as index:
         index.ingest(data / "pdfs")
         scopes = {"document": questions, "corpus": [q for q in questions if q.scope == "corpus"]}
-        makers = rankers(index, tuple)
+        makers = rankers(index, tuple, float32)
         rows = []
         for scope, asked in scopes.items():
             found = {name: evaluate(asked, make(scope == "document"), Silent()) for name, make in makers.items()}
@@ -223,10 +229,8 @@ def on_passages(folder: Path, path: Path, float32: bool) -> list[dict[str, Any]]
         index.ingest_texts(passages)
         found = {
             name: evaluate(questions, make(False), Silent())
-            for name, make in rankers(index, lambda ref: ref.document).items()
+            for name, make in rankers(index, lambda ref: ref.document, float32).items()
         }
-    if float32:
-        found["MaxSim float32"] = evaluate(questions, exact(passages), Silent())
     return compare(found, "corpus", "ndcg@10", lambda question: question.id)
 
 
@@ -235,14 +239,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a folder with pdfs/ and questions.jsonl")
     parser.add_argument("--beir", type=Path, help="a BEIR collection")
     parser.add_argument("--index", type=Path, help="the index; made on first use")
-    parser.add_argument("--float32", action="store_true", help="with --beir: exact MaxSim in float32, too")
+    parser.add_argument("--float32", action="store_true", help="exact MaxSim in float32, too")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     if (args.data is None) == (args.beir is None):
         sys.exit("give --data FOLDER or --beir FOLDER")
     folder = args.data or args.beir
     path = args.index or cache_folder(folder)
-    rows = on_pages(folder, path) if args.data else on_passages(folder, path, args.float32)
+    rows = (on_pages if args.data else on_passages)(folder, path, args.float32)
     print(json.dumps(rows)) if args.json else print_rows(rows)
 
 

@@ -1,7 +1,7 @@
 """The whole search over an index on disk: visrag beside other engines for many vectors a page.
 
     python benchmarks/search.py --vectors INDEX --questions FILE [--pages 5000 20000 100000] [--asked 100] [--rounds 3]
-                                [--no-peers] [--fast-plaid PYTHON] [--folder WHERE] [--json]
+                                [--float16] [--no-peers] [--fast-plaid PYTHON] [--folder WHERE] [--json]
 
 Pages of 730 vectors of 128 dimensions and questions of 20 tokens, made of real ones as search_data.py says, of an index
 of visrag and a file with a question in each line's JSON (both are read once: what is made of them, and the exact
@@ -11,8 +11,8 @@ Each engine makes its index, in documents of 50 pages, and is then a process of 
 in turn, question by question; of each question the median of the rounds, after one that is not counted, and of those
 the median and the 95th percentile ("p50_ms", "p95_ms").
 
-    visrag        LocalStore and visrag.search.search: candidates, exact scores, and the accounts of the 10 hits with
-                  their places
+    visrag        LocalStore and visrag.search.search: candidates by bits, scores by int8 codes (--float16: of the 30
+                  best by float16 vectors, which the index keeps, too), and the accounts of the 10 hits with their places
     peers         the numbers of the 10 best pages. Of the settings in search_engines.py the fastest whose recall is
                   not below visrag's over 20 questions, else that with the best recall
 
@@ -27,7 +27,7 @@ the median and the 95th percentile ("p50_ms", "p95_ms").
                   1-bit codes; apart from it ("cached") resident pages of the int8 codes, which may be evicted. Of peers
                   all, and how much of it are mapped files
 
-Each page takes 94 KB of disk in int8, and 374 KB in float32, which peers keep, too, and for a while twice. So
+Each page takes 94 KB of disk in int8, 12 KB in bits, 187 KB in float16, and 374 KB in float32, which peers keep, too, and for a while twice. So
 they are tried up to LIMITS: beyond it two of them fill 55 GB, or take an hour to make their index.
 """
 
@@ -51,7 +51,7 @@ import numpy as np
 from search_data import make, truth
 from search_engines import DOCUMENT
 
-OURS = "visrag"
+OURS = ("visrag", "visrag float16")
 LIMITS = {
     "Qdrant Edge float32": 5_000,
     "Qdrant Edge int8": 20_000,
@@ -186,7 +186,7 @@ def measure(data: Path, where: Path, pages: int, asked: int, rounds: int, python
 def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     print(f"{'engine':20} {'mode':28} {'pages':>6} cache {'p50 ms':>9} {'p95 ms':>9} times recall@10", end="")
     print("  KB a page: disk memory cached  open s  pages/s added (to empty)")
-    ours = {(row["pages"], row["cache"]): row["p50_ms"] for row in rows if row["engine"] == OURS}
+    ours = {(row["pages"], row["cache"]): row["p50_ms"] for row in rows if row["engine"] in OURS}
     for row in rows:
         times = row["p50_ms"] / ours[row["pages"], row["cache"]]
         empty = row["add_pages_per_s_empty"] or math.nan
@@ -206,6 +206,7 @@ def main() -> None:
     parser.add_argument("--asked", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--float16", action="store_true", help="our index keeps its vectors as float16, too")
     parser.add_argument("--fast-plaid", help="the python of an environment that has it")
     parser.add_argument("--folder", type=Path, help="where data, scores and indexes lie; the indexes are deleted")
     parser.add_argument("--json", action="store_true")
@@ -227,7 +228,10 @@ def main() -> None:
         rows = []
         for pages in args.pages:
             peers = [name for name, limit in LIMITS.items() if args.peers and pages <= limit]
-            pythons = {name: args.fast_plaid if name == "fast-plaid" else sys.executable for name in (OURS, *peers)}
+            pythons = {
+                name: args.fast_plaid if name == "fast-plaid" else sys.executable
+                for name in (OURS[args.float16], *peers)
+            }
             pythons = {name: python for name, python in pythons.items() if python}
             rows += measure(data, Path(where), pages, asked, args.rounds, pythons)
     print(json.dumps(rows)) if args.json else print_rows(rows)

@@ -56,14 +56,16 @@ class Engine(Protocol):
 
 
 class Visrag:
+    """``float16``: the vectors are kept so beside the int8 codes, and the best by these are scored by them."""
+
     settings: Mapping[str, Any] = {}
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, float16: bool, folder: Path) -> None:
         import visrag.search
         import visrag.store.local  # noqa: F401
         from visrag.records import Leg, Places
 
-        self._folder = folder
+        self._folder, self._float16 = folder, float16
         self._legs = [Leg("patches", "PCA", DIM, "")]
         self._places = Places.on_grid(ROWS, COLS, np.arange(PATCHES, dtype=np.int32))
 
@@ -72,10 +74,11 @@ class Visrag:
         from visrag.store.local import LocalStore
 
         self._store = LocalStore.open(self._folder, create=True)
+        if not self._store.settings():
+            self._store.write_settings({"float16": self._float16})
         if self._store.page_count(Filter()):
             self._store.chance("patches", [PageRef("", 1)])  # reads the leg's table
-        kinds = {kind_of(path) for path in self._folder.glob("vectors/*.seg")}
-        self.settings = {"1-bit, int8" if BITS in kinds else "int8": None}
+        self.settings = {"1-bit, int8, float16" if self._float16 else "1-bit, int8": None}
 
     def add(self, first: int, pages: Sequence[Floats]) -> None:
         from visrag.records import Document, EncodedPage, Page, PatchVectors
@@ -271,7 +274,8 @@ class FastPlaid:
 
 
 ENGINES: Mapping[str, Any] = {
-    "visrag": Visrag,
+    "visrag": partial(Visrag, False),
+    "visrag float16": partial(Visrag, True),
     "Qdrant Edge float32": partial(QdrantEdge, "float32"),
     "Qdrant Edge int8": partial(QdrantEdge, "int8"),
     "Qdrant Edge binary": partial(QdrantEdge, "binary"),

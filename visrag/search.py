@@ -34,6 +34,7 @@ from .settings import Rank
 from .store import Query, Store
 
 CANDIDATES = 200  # pages that each leg puts forward
+RESCORED = 3  # pages that are scored by their float16 vectors, if there are any, for each that is asked for
 WEIGHTS = {"tokens": 1.0, "windows": 0.7, "patches": 1.0, "fulltext": 0.35}  # in fusion
 CHANCE = 0.8  # of a page's chance level is taken off: all of it was a little too much, for pages and for passages
 
@@ -79,8 +80,12 @@ def search(
         return []
     if rank == "fusion":
         parts = [_to_best(part, candidates[part.leg.name]) for part in parts]
-    total = np.sum([part.weight * _scores(store, part, refs) for part in parts], axis=0)
-    best = np.argsort(-total, kind="stable")[offset : offset + k]
+    total = _total(store, parts, refs)
+    best = np.argsort(-total, kind="stable")
+    if store.settings().get("float16"):
+        first = np.sort(best[: RESCORED * (offset + k)])
+        best = first[np.argsort(-_total(store, parts, [refs[i] for i in first], exact=True), kind="stable")]
+    best = best[offset : offset + k]
     found = [_account(store, parts, refs[i]) for i in best]
     return sorted(found, key=lambda hit: -round(hit.score, 6))  # the account is exact, a store's scores nearly
 
@@ -132,9 +137,15 @@ def _to_best(part: Part, found: Sequence[tuple[PageRef, float]]) -> Part:
     return Part(part.leg, part.query, WEIGHTS["fulltext"] / found[0][1])
 
 
-def _scores(store: Store, part: Part, refs: Sequence[PageRef]) -> Floats:
+def _total(store: Store, parts: Sequence[Part], refs: Sequence[PageRef], exact: bool = False) -> Floats:
+    """The scores of pages."""
+    total: Floats = np.sum([part.weight * _scores(store, part, refs, exact) for part in parts], axis=0)
+    return total
+
+
+def _scores(store: Store, part: Part, refs: Sequence[PageRef], exact: bool) -> Floats:
     """A leg's scores of pages, chance taken off; 0 for a page that lacks the leg."""
-    scores = store.score(part.leg.name, part.query, refs)
+    scores = store.score(part.leg.name, part.query, refs, exact)
     if part.corrected and isinstance(part.query, QueryVectors):
         scores = scores - CHANCE * part.query.weights.sum() * store.chance(part.leg.name, refs)
     return np.nan_to_num(scores, nan=0.0)

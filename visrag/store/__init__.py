@@ -197,9 +197,10 @@ class Store(Protocol):
         those are left out which a coarser score puts far behind."""
         ...
 
-    def score(self, leg: str, query: Query, pages: Sequence[PageRef]) -> Floats:
+    def score(self, leg: str, query: Query, pages: Sequence[PageRef], exact: bool = False) -> Floats:
         """The plain score of each page, (len(pages),) float32; NaN where a page lacks the leg. MaxSim of all its
-        vectors, for which the components of each of the question's tokens may be rounded to 255 steps.
+        vectors, for which the components of each of the question's tokens may be rounded to 255 steps; ``exact``: of
+        the float16 vectors, of pages of which the index keeps them.
         Full text: 0 where no term occurs, NaN only where there is no such page."""
         ...
 

@@ -345,7 +345,7 @@ class LocalStore(LocalWork, LocalFeedback):
 
         return self._again(find)
 
-    def score(self, leg: str, query: Query, pages: Sequence[PageRef]) -> Floats:
+    def score(self, leg: str, query: Query, pages: Sequence[PageRef], exact: bool = False) -> Floats:
         def find() -> Floats:
             scores = np.full(len(pages), np.nan, np.float32)
             with self._snapshot() as (connection, table):
@@ -356,7 +356,8 @@ class LocalStore(LocalWork, LocalFeedback):
                     return scores
             if found is not None:
                 positions = found.find(rows)
-                scores[positions >= 0] = found.rescore(query, positions[positions >= 0], self._segments)
+                score = found.exact if exact else found.score
+                scores[positions >= 0] = score(query, positions[positions >= 0], self._segments)
             return scores
 
         return self._again(find)

@@ -73,7 +73,7 @@ class QdrantSearch:
         found = self._seen(find)
         return sorted(((page, score) for _, page, score in found), key=lambda each: (-each[1], each[0]))[:n]
 
-    def score(self, leg: str, query: Query, pages: Sequence[PageRef]) -> Floats:
+    def score(self, leg: str, query: Query, pages: Sequence[PageRef], exact: bool = False) -> Floats:
         if not pages or not self._pages.has(leg):
             return np.full(len(pages), np.nan, np.float32)
         if isinstance(query, QueryVectors):

@@ -32,7 +32,7 @@ PAGE = np.dtype([("id", "i8"), ("generation", "i8"), ("number", "i8"), ("length"
 BLOCK = np.dtype(
     [("page", "i8"), ("segment", "i8"), ("offset", "i8"), ("count", "i8"), ("scale", "f4"), ("chance", "f4")]
 )
-OVERSAMPLING = 3.0  # pages whose codes are scored after the bits of all, for each one that is asked for
+OVERSAMPLING = 5.0  # pages whose codes are scored after the bits of all, for each one that is asked for
 LARGE = 2_000_000_000  # products of codes up to which no bits are scored
 
 
@@ -57,8 +57,8 @@ class LegTable:
         """MaxSim of the pages at these positions, (len(positions),) float32."""
         return self._score(query, self.codes[positions], reader)
 
-    def rescore(self, query: QueryVectors, positions: Rows, reader: SegmentReader) -> Floats:
-        """As ``score``, by the vectors themselves of pages of which they are kept."""
+    def exact(self, query: QueryVectors, positions: Rows, reader: SegmentReader) -> Floats:
+        """As ``score``, by the float16 vectors of pages of which they are kept."""
         scores = self.score(query, positions, reader)
         for i in np.flatnonzero(self.halves["count"][positions]).tolist():
             _, segment, offset, count, *_ = self.halves[positions[i]].tolist()

@@ -12,7 +12,8 @@ in turn, question by question; of each question the median of the rounds, after 
 the median and the 95th percentile ("p50_ms", "p95_ms").
 
     visrag        LocalStore and visrag.search.search: candidates by bits, scores by int8 codes (--float16: of the 30
-                  best by float16 vectors, which the index keeps, too), and the accounts of the 10 hits with their places
+                  best by float16 vectors, which the index keeps, too), and the accounts of the 10 hits with their
+                  places
     peers         the numbers of the 10 best pages. Of the settings in search_engines.py the fastest whose recall is
                   not below visrag's over 20 questions, else that with the best recall
 
@@ -21,14 +22,16 @@ the median and the 95th percentile ("p50_ms", "p95_ms").
                   opened again, untimed (the disk of a virtual machine may have a cache of its own)
     open_s        opening, in a process that has imported everything, with warm files; ours with the tables of pages and
                   of the leg, which the first search would read
-    add_pages_per_s    median of 5 documents of 50 pages into the full index, kept and to be found when they are in;
-                  "_empty": of the first 5 (peers scan what is added until they index it, which is not counted)
+    add_pages_per_s    median of 5 documents of 50 pages into the full index, after 3 that are not counted, kept and to
+                  be found when they are in; "_empty": likewise of the first (peers scan what is added until they index
+                  it, which is not counted)
     bytes_per_page_memory, _cached    what came into memory by opening and asking: ours what belongs to no file and the
                   1-bit codes; apart from it ("cached") resident pages of the int8 codes, which may be evicted. Of peers
                   all, and how much of it are mapped files
 
-Each page takes 94 KB of disk in int8, 12 KB in bits, 187 KB in float16, and 374 KB in float32, which peers keep, too, and for a while twice. So
-they are tried up to LIMITS: beyond it two of them fill 55 GB, or take an hour to make their index.
+Each page takes 94 KB of disk in int8, 12 KB in bits, 187 KB in float16 and 374 KB in float32, which peers keep, too,
+and for a while twice. So they are tried up to LIMITS: beyond it two of them fill 55 GB, or take an hour to make their
+index.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from search_data import DIM, PATCHES, Data, Floats, unit
 DOCUMENT = 50  # pages of a document
 ROWS, COLS = 73, 10  # of a page's patches
 RUNS = 30  # of neighbours, whose means Qdrant looks through first
-TRIES = 5  # documents added to find out a speed
+TRIES, BEFORE = 5, 3  # documents added to find out a speed, and before that
 BITS = 2  # the kind of visrag's segments that hold 1-bit codes
 
 
@@ -296,7 +296,7 @@ def build(engine: Engine, data: Data, pages: int) -> dict[str, float | None]:
     engine.finish()
     finished = time.perf_counter() - begun
     engine.close()
-    empty = None if isinstance(engine, FastPlaid) else DOCUMENT / statistics.median(taken[:TRIES])
+    empty = None if isinstance(engine, FastPlaid) else DOCUMENT / statistics.median(taken[BEFORE:][:TRIES])
     return {"add_pages_per_s_empty": empty, "build_s": sum(taken) + finished}
 
 
@@ -341,8 +341,9 @@ def seconds(act: Any) -> float:
 
 def adding(engine: Engine, data: Data, end: int) -> list[float]:
     """Seconds that each of some documents takes, after the last page."""
-    firsts = range(end, end + TRIES * DOCUMENT, DOCUMENT)
-    return [seconds(partial(engine.add, first, list(data.pages(first, first + DOCUMENT)))) for first in firsts]
+    firsts = range(end, end + (BEFORE + TRIES) * DOCUMENT, DOCUMENT)
+    taken = [seconds(partial(engine.add, first, list(data.pages(first, first + DOCUMENT)))) for first in firsts]
+    return taken[BEFORE:]
 
 
 def forget(folder: Path) -> None:

@@ -138,7 +138,7 @@ class PageTable:
         order = np.lexsort((pages["number"], document))
         table = cls(changes, names, generations, pages[order], document[order])
         table._known = {name: i for i, name in enumerate(names)}
-        for name, leg in [] if before is None else before.legs.items():
+        for name, leg in [] if before is None else list(before.legs.items()):
             table.legs[name] = table._read_leg(connection, name, leg.dim, new, leg)
         return table
 

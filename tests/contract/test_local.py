@@ -413,6 +413,7 @@ def test_another_process_writes_removes_and_compacts_while_this_one_searches(sto
     """The two documents that stay are found in every state; of the others one that is there, with all its pages."""
     monkeypatch.setattr(tables, "LARGE", 0)
     monkeypatch.setattr(tables, "oversampling", lambda: 1.5)
+    monkeypatch.setattr(tables, "kernel", lambda: "a C kernel")
     rng = np.random.default_rng(0)
     kept = {name: unit(rng, 30) for name in ("a.pdf", "z.pdf")}
     for name, vectors in kept.items():

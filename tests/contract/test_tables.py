@@ -33,6 +33,7 @@ def by_bits(monkeypatch):
     """Bits decide which 20 pages are scored by their codes, of which 10 are asked for."""
     monkeypatch.setattr(tables, "LARGE", 0)
     monkeypatch.setattr(tables, "oversampling", lambda: 2)
+    monkeypatch.setattr(tables, "kernel", lambda: "a C kernel")
 
 
 def agreement(asked, vectors):
@@ -71,6 +72,16 @@ def test_of_a_filter_that_leaves_few_the_codes_of_all_are_scored(store, by_bits)
     exact = oracle(asked, {ref: vectors for ref, vectors in pages.items() if ref.document in few})
     found = store.candidates("tokens", asked, Filter(documents=few), 10)
     assert [ref for ref, _ in found] == sorted(exact, key=lambda ref: -exact[ref])[:10]
+
+
+def test_in_numpy_the_codes_of_all_are_scored(store, by_bits, monkeypatch):
+    monkeypatch.setattr(tables, "kernel", lambda: "numpy")
+    rng = np.random.default_rng(0)
+    exact = oracle(asked := query(unit(rng, 5, 64)), filled(store, rng))
+    found = dict(store.candidates("tokens", asked, ALL, 10))
+    assert len(set(found) & set(sorted(exact, key=lambda ref: -exact[ref])[:10])) >= 9  # of two next to each other
+    monkeypatch.setattr(tables, "LARGE", 10**18)
+    assert dict(store.candidates("tokens", asked, ALL, 10)) == found
 
 
 def test_the_codes_of_pages_without_bits_are_scored(store, index, by_bits):
@@ -118,6 +129,17 @@ def test_a_table_that_follows_is_the_one_that_is_read_anew(store):
         refs = [PageRef(document.name, n) for document in store.documents() for n in range(1, document.pages + 1)]
         exact = oracle(asked, stored(store, "tokens", refs))
         assert {ref for ref, _ in store.candidates("tokens", asked, ALL, 99)} == set(exact)
+
+
+def test_a_leg_may_come_again_with_other_dimensions(store):
+    rng = np.random.default_rng(0)
+    put(store, "a.pdf", [page(1, tokens=unit(rng, 3))])
+    assert store.candidates("tokens", query(unit(rng, 2)), ALL, 5)
+    store.remove("a.pdf")
+    store.compact()
+    assert store.candidates("tokens", query(unit(rng, 2)), ALL, 5) == []
+    put(store, "b.pdf", [page(1, tokens=unit(rng, 3, 32))])
+    assert [ref.document for ref, _ in store.candidates("tokens", query(unit(rng, 2, 32)), ALL, 5)] == ["b.pdf"]
 
 
 def test_tags_are_those_of_the_state(store):

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from ..compress import sign_bits, tokens_to_int8
 from ..records import Floats
 from .block import Block
-from .native import kernel, kernels, scan, threads
+from .native import NUMPY, kernel, kernels, scan, threads
 from .reference import maxsim, token_matches
 
-__all__ = ["Block", "kernel", "kernels", "maxsim", "scan", "score_pages", "threads", "token_matches"]
+__all__ = ["NUMPY", "Block", "kernel", "kernels", "maxsim", "scan", "score_pages", "threads", "token_matches"]
 
 
 def score_pages(query: Floats, weights: Floats, block: Block, mask: NDArray[np.bool_] | None = None) -> Floats:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..compress import words_of
 from ..errors import Damaged, StoreError, UsageError
 from ..fulltext import K1, B, idf, weight
-from ..maxsim import Block, maxsim, score_pages
+from ..maxsim import NUMPY, Block, kernel, maxsim, score_pages
 from ..records import Filter, Floats, PageRef, QueryVectors
 from .packing import bits_of, halves_of
 from .segments import ALIGN, CURE, SegmentReader
@@ -71,11 +71,12 @@ class LegTable:
         """Of the pages at these positions, which ascend, the n best, best first, and their MaxSim; of equals the first.
 
         Where the codes of all would take long, they are those of ``oversampling()`` × n pages, the best by their bits,
-        and of those without bits.
+        and of those without bits. (Not in numpy, which scores codes as fast as bits.)
         """
         most = int(n * oversampling())
         products = int(self.codes["count"][positions].sum()) * np.count_nonzero(query.weights) * self.dim
-        bits = self.bits[positions] if len(positions) > 2 * most and products > LARGE else self.bits[:0]
+        large = len(positions) > 2 * most and products > LARGE and kernel() != NUMPY
+        bits = self.bits[positions] if large else self.bits[:0]
         if bits["count"].any():
             coarse = np.where(bits["count"], self._score(query, bits, reader, bits=True), np.inf)
             most = min(most + int((bits["count"] == 0).sum()), len(positions))
@@ -139,16 +140,17 @@ class PageTable:
         table = cls(changes, names, generations, pages[order], document[order])
         table._known = {name: i for i, name in enumerate(names)}
         for name, leg in [] if before is None else list(before.legs.items()):
-            table.legs[name] = table._read_leg(connection, name, leg.dim, new, leg)
+            if _dim(connection, name) == leg.dim:
+                table.legs[name] = table._read_leg(connection, name, leg.dim, new, leg)
         return table
 
     def leg(self, connection: sqlite3.Connection, name: str) -> LegTable | None:
         """The table of a leg, read with the same state of the index; None where no page ever had it."""
         if name not in self.legs:
-            row = connection.execute("SELECT dim FROM legs WHERE name = ?", (name,)).fetchone()
-            if row is None:
+            dim = _dim(connection, name)
+            if dim is None:
                 return None
-            self.legs[name] = self._read_leg(connection, name, row[0])
+            self.legs[name] = self._read_leg(connection, name, dim)
         return self.legs[name]
 
     def _read_leg(
@@ -238,6 +240,12 @@ class PageTable:
                 self.postings.clear()
             self.postings[term] = rows, scores.astype(np.float32)
         return self.postings[term]
+
+
+def _dim(connection: sqlite3.Connection, leg: str) -> int | None:
+    """A leg's dimensions; None where no page ever had it, or none has and the index was compacted."""
+    row = connection.execute("SELECT dim FROM legs WHERE name = ?", (leg,)).fetchone()
+    return None if row is None else int(row[0])
 
 
 @cache

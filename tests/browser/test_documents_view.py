@@ -11,7 +11,7 @@ from serving import Server, finished, upload
 from watching import Watch
 
 NewPage = Callable[..., Page]
-MANY = 200  # pages: enough to be seen on their way
+MANY = 900  # pages: enough to be seen on their way
 
 # What the page said of a document, one after the other, without being loaded again.
 FOLLOW = """name => {

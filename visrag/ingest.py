@@ -75,8 +75,10 @@ def ingest(
     ``again``: also sources that are in the index unchanged.
     """
     with peak_memory() as peak:
-        summary = _Run(store, encoders, settings, tags, progress or Silent()).run(sources, again)
-        store.compact(worth=True)
+        run = _Run(store, encoders, settings, tags, progress or Silent())
+        summary = run.run(sources, again)
+        if run.replaces:
+            store.compact(worth=True)
     summary.peak_memory_mb = peak.megabytes
     return summary
 
@@ -124,6 +126,7 @@ class _Run:
         self._waiting: list[tuple[Source, Page]] = []
         self._ending: list[tuple[Source, DocumentError | None]] = []
         self._stamps: dict[str, tuple[int, int] | None] = {}
+        self.replaces = False  # whether documents of the index are read again
         self.summary = Summary()
 
     def run(self, sources: Sequence[Source], again: bool) -> Summary:
@@ -154,6 +157,7 @@ class _Run:
         locked = known.state == "failed" and bool(self._settings.passwords)
         tags = known.tags if self._tags is None else self._tags
         same = (known.content, known.settings, known.tags) == (content, self._settings_hash, tags)
+        self.replaces |= not same or locked
         return not same or locked
 
     def _consume(self, rendering: Rendering, count: int) -> None:

@@ -471,7 +471,7 @@ class LocalStore(LocalWork, LocalFeedback):
                 raise
 
     def _is_worth(self) -> bool:
-        size = self.bytes_used()["vectors"]
+        size = sum(path.stat().st_size for path in self._vectors.iterdir())
         if size < WORTH:
             return False
         sql = "SELECT total(v.count * l.dim) FROM page_vectors v JOIN legs l ON l.id = v.leg"

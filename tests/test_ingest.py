@@ -20,6 +20,7 @@ from visrag.ingest import Silent, ingest
 from visrag.records import Page, PageRef, PatchVectors, QueryVectors
 from visrag.settings import RendererName
 from visrag.sources import Source, find_sources
+from visrag.store import local
 from visrag.store.local import LocalStore
 
 NO_OCR = IngestSettings(ocr="off", jobs=1)
@@ -58,6 +59,26 @@ def test_the_same_again_is_free_and_changed_replaces(index: Index, tmp_path: Pat
         assert found(index, "walrus") == []
         assert [(d.name, d.pages, d.state) for d in index.documents()] == [("a.pdf", 1, "indexed")]
         assert len(list((index.path / "originals").iterdir())) == 1
+
+
+def test_an_ingest_that_replaces_most_gives_the_bytes_back(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "WORTH", 10_000)
+
+    def size() -> int:
+        return sum(path.stat().st_size for path in (tmp_path / "index" / "vectors").iterdir())
+
+    with index:
+        file = pdf(tmp_path / "a.pdf", *["a walrus and a heron " * 20] * 6)
+        index.ingest(file, settings=NO_OCR)
+        before = size()
+        index.ingest(pdf(tmp_path / "b.pdf", "a newt"), settings=NO_OCR)
+        assert size() > before  # nothing was replaced
+        index.ingest(pdf(file, "an otter"), settings=NO_OCR)
+        assert size() < before / 3
+        assert {document.indexed for document in index.documents()} == {1}
+        assert found(index, "otter")[0] == ("a.pdf", 1)
 
 
 def test_other_settings_make_other_pages(index: Index, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ SEED = int(os.environ.get("VISRAG_CHAOS_SEED", "20250704"))
 ROUNDS = int(os.environ.get("VISRAG_CHAOS_ROUNDS", "2"))  # kills at each kind of moment
 JUDGED = "judged.pdf"
 FILES, PAGES = 8, 4
-BIG, BIG_PAGES = "big.pdf", 40
+BIG, BIG_PAGES = "big.pdf", 200
 MOMENT, DONE = 30.0, 90.0  # seconds for something to happen, for all documents to be indexed
 END = 10.0  # seconds from SIGTERM, or from the death of the server, to the end of all that it started
 

@@ -135,6 +135,13 @@ _reduce_options = _options(
     click.option("--dim", type=click.IntRange(8), metavar="N", help=_DIM),
     click.option("--float16", is_flag=True, help=_FLOAT16),
 )
+
+
+def _loss_option(name: str, least: int) -> Callable[[F], F]:
+    told = f"Also print what visrag ingest --{name} N would lose; repeatable."
+    return click.option(f"--{name}", f"{name}s", type=click.IntRange(least), multiple=True, metavar="N", help=told)
+
+
 _ingest_options = _options(
     click.option("--tag", "tags", multiple=True, metavar="K=V", help="A tag for these documents; repeatable."),
     click.option("--text", metavar="MODEL", help="Text model: a hub id or a folder. [default: all-MiniLM-L6-v2]"),
@@ -459,22 +466,8 @@ def check(path: str, repair: bool, as_json: bool, **options: Any) -> None:
     help="The index. [default: index; with --beir a folder in the cache]",
 )
 @click.option("--rank", type=click.Choice(["fusion", "maxsim", "fulltext"]), default="fusion", show_default=True)
-@click.option(
-    "--pool",
-    "pools",
-    type=click.IntRange(2),
-    multiple=True,
-    metavar="N",
-    help="Also print what visrag ingest --pool N would lose; repeatable.",
-)
-@click.option(
-    "--dim",
-    "dims",
-    type=click.IntRange(8),
-    multiple=True,
-    metavar="N",
-    help="Also print what visrag ingest --dim N would lose; repeatable.",
-)
+@_loss_option("pool", 2)
+@_loss_option("dim", 8)
 @_device_option
 @_json_option
 def evaluate(

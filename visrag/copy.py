@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,20 +98,25 @@ def _identity(document: Document) -> tuple[object, ...]:
 def _copy_pages(
     here: Store, there: Store, document: Document, generation: Generation, source: Source, progress: Progress
 ) -> None:
-    legs = [leg["name"] for leg in here.settings().get("legs", [])]
-    for start in range(1, document.pages + 1, BATCH):
-        refs = [PageRef(document.name, n) for n in range(start, min(start + BATCH, document.pages + 1))]
-        pages = read_pages(here, refs, legs)
+    for count, pages in read_pages(here, document):
         there.add_pages(generation, pages)
         for page in pages:
             ref = PageRef(document.name, page.page.number)
             if (picture := here.image_path(ref)) is not None:
                 _copy_image(there, generation, ref.page, picture)
-        for _ in refs:
+        for _ in range(count):
             progress.page(source, document.pages)
 
 
-def read_pages(here: Store, refs: Sequence[PageRef], legs: Sequence[str]) -> list[EncodedPage]:
+def read_pages(here: Store, document: Document) -> Iterator[tuple[int, list[EncodedPage]]]:
+    """A document's pages, some at a time: how many, and those of them that there are."""
+    legs = [leg["name"] for leg in here.settings().get("legs", [])]
+    for start in range(1, document.pages + 1, BATCH):
+        refs = [PageRef(document.name, n) for n in range(start, min(start + BATCH, document.pages + 1))]
+        yield len(refs), _read(here, refs, legs)
+
+
+def _read(here: Store, refs: Sequence[PageRef], legs: Sequence[str]) -> list[EncodedPage]:
     """The pages of these that there are."""
     levels = {leg: here.chance(leg, refs) for leg in legs}
     pages = []

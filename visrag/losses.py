@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from .copy import BATCH, read_pages
+from .copy import read_pages
 from .encode.reduced import Reduction
 from .encoders import Encoders
 from .errors import UsageError
@@ -16,7 +16,7 @@ from .evaluate import evaluate_questions
 from .index import Index
 from .ingest import Progress
 from .models import Models
-from .records import EncodedPage, Filter, PageRef, PatchVectors
+from .records import EncodedPage, Filter, PatchVectors
 from .settings import Rank
 from .store import Store
 
@@ -58,14 +58,12 @@ def choices_of(pools: Sequence[int], dims: Sequence[int]) -> list[tuple[int, int
 def _copy(here: Store, there: Store, encoders: Encoders) -> tuple[float, float]:
     """Copy the pages of an index, reduced: the bytes of vectors that a page has in each."""
     reduction = Reduction.from_settings(there.settings()["reduction"])
-    legs = [leg["name"] for leg in here.settings()["legs"]]
     before = after = 0
     for document in here.documents():
         generation = there.begin(document)
-        for start in range(1, document.pages + 1, BATCH):
-            refs = [PageRef(document.name, n) for n in range(start, min(start + BATCH, document.pages + 1))]
+        for _, some in read_pages(here, document):
             pages: list[EncodedPage] = []
-            for found in read_pages(here, refs, legs):
+            for found in some:
                 reduced = {name: reduction.page(name, leg) for name, leg in found.legs.items()}
                 pages.append(EncodedPage(found.page, reduced, encoders.chance(reduced)))
                 before, after = before + _bytes(found.legs), after + _bytes(reduced)

@@ -18,14 +18,9 @@ ALL = Filter()
 
 
 @pytest.fixture
-def index(tmp_path):
+def place(tmp_path):
+    """Of the stores only the local one."""
     return tmp_path / "index"
-
-
-@pytest.fixture
-def store(index):
-    with LocalStore.open(index, create=True) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -84,11 +79,11 @@ def test_in_numpy_the_codes_of_all_are_scored(store, by_bits, monkeypatch):
     assert dict(store.candidates("tokens", asked, ALL, 10)) == found
 
 
-def test_the_codes_of_pages_without_bits_are_scored(store, index, by_bits):
+def test_the_codes_of_pages_without_bits_are_scored(store, place, by_bits):
     rng = np.random.default_rng(0)
     pages = filled(store, rng)
     asked = query(unit(rng, 5, 64))
-    with sqlite3.connect(index / "index.db") as connection:  # as an earlier version wrote them
+    with sqlite3.connect(place / "index.db") as connection:  # as an earlier version wrote them
         connection.execute("DELETE FROM page_vectors WHERE leg = (SELECT id FROM legs WHERE name = 'tokens.bits')")
     connection.close()
     exact = oracle(asked, pages)
@@ -153,17 +148,17 @@ def test_tags_are_those_of_the_state(store):
 
 
 @pytest.mark.parametrize("value", ["'x'", "1.5", "NULL", "x'00'", "'1,2'"])
-def test_what_is_no_number_is_damage(store, index, value):
+def test_what_is_no_number_is_damage(store, place, value):
     put(store, "a.pdf", [page(1, "common", tokens=unit(np.random.default_rng(0), 3))])
-    with sqlite3.connect(index / "index.db") as connection:
+    with sqlite3.connect(place / "index.db") as connection:
         connection.execute("PRAGMA ignore_check_constraints = ON")
         connection.execute("PRAGMA writable_schema = ON")
         connection.execute("UPDATE sqlite_master SET sql = replace(sql, 'offset INTEGER NOT NULL', 'offset')")
     connection.close()
-    with sqlite3.connect(index / "index.db") as connection:
+    with sqlite3.connect(place / "index.db") as connection:
         connection.execute(f"UPDATE page_vectors SET offset = {value}")
     connection.close()
-    with LocalStore.open(index) as opened, pytest.raises(Damaged, match=r"index\.db is damaged"):
+    with LocalStore.open(place) as opened, pytest.raises(Damaged, match=r"index\.db is damaged"):
         opened.candidates("tokens", query(unit(np.random.default_rng(0), 2)), ALL, 5)
 
 
@@ -210,7 +205,7 @@ def test_oversampling_is_a_number_from_1_on(monkeypatch):
             tables.oversampling.__wrapped__()
 
 
-def test_what_is_dead_is_given_back_unasked_once_it_is_much(store, index, monkeypatch):
+def test_what_is_dead_is_given_back_unasked_once_it_is_much(store, monkeypatch):
     monkeypatch.setattr(local, "WORTH", 10_000)
     rng = np.random.default_rng(0)
     for i in range(20):

@@ -244,6 +244,19 @@ def test_what_a_late_worker_leaves_is_tidied(store):
         store.parcel(pieces[0])
 
 
+def test_the_parcel_of_a_piece_whose_worker_died_after_it_is_tidied(store):
+    [piece] = begin(store, "a.pdf")
+    store.describe(piece.generation, document("a.pdf"))
+    store.finish(piece, [page(1, "new")])
+    store.commit(piece.generation, 1)
+    store.put_parcel(piece, b"parcel")
+    assert store.tidy() == 1
+    assert store.tidy() == 0
+    with pytest.raises(NotFound):
+        store.parcel(piece)
+    assert store.page(PageRef("a.pdf", 1)).text == "new"
+
+
 def test_the_original_of_a_document_in_the_queue(store, tmp_path):
     file = tmp_path / "a.pdf"
     file.write_bytes(b"%PDF")

@@ -119,7 +119,7 @@ def test_a_worker_that_is_asked_to_end_loses_nothing_and_nothing_is_done_twice(
     cluster: Cluster, tmp_path: Path, name: str
 ) -> None:
     if name == "text":
-        document, options = paper(tmp_path / "end of text.pdf", 64), ()
+        document, options = paper(tmp_path / "end of text.pdf", 200), ()
     else:  # pages that take their time to be read
         document, options = paper(tmp_path / f"end of {name}.pdf", 40, lines=2), ("--ocr", "always")
     with counting(cluster.index) as counted:
@@ -141,7 +141,7 @@ def test_a_document_is_taken_out_of_the_queue(cluster: Cluster, tmp_path: Path) 
     document = paper(tmp_path / "revoked.pdf", 3)
     cluster.visrag("ingest", "--queue", document)
     before = generation(cluster, document.name)
-    paper(document, 120, seed=1)
+    paper(document, 400, seed=1)
     cluster.drop(document)
     wait_until(lambda: in_queue(cluster, document.name) >= 8, SOON, "it is on its way")
     cluster.visrag("revoke", document.name)
@@ -154,7 +154,7 @@ def test_a_document_is_taken_out_of_the_queue(cluster: Cluster, tmp_path: Path) 
 
 
 def test_a_document_is_removed_while_it_is_on_its_way(cluster: Cluster, tmp_path: Path) -> None:
-    document = paper(tmp_path / "removed.pdf", 120)
+    document = paper(tmp_path / "removed.pdf", 400)
     cluster.drop(document)
     wait_until(lambda: in_queue(cluster, document.name) >= 8, SOON, "it is on its way")
     cluster.visrag("remove", document.name)
@@ -166,9 +166,11 @@ def test_a_document_is_removed_while_it_is_on_its_way(cluster: Cluster, tmp_path
 
 def test_a_document_that_is_dropped_twice_is_one(cluster: Cluster, tmp_path: Path) -> None:
     document = paper(tmp_path / "twice.pdf", 20)
+    cluster.stop("text")
     cluster.drop(document)
     cluster.drop(document)
     assert list(cluster.jobs()) == [document.name]
+    cluster.start("text")
     cluster.wait(SOON)
     as_locally(cluster, tmp_path, document)
     first = generation(cluster, document.name)
@@ -221,7 +223,7 @@ def test_what_the_broker_forgot_is_found_by_the_sweep(cluster: Cluster, tmp_path
 
 def test_the_queue_from_python(cluster: Cluster, tmp_path: Path) -> None:
     documents = [paper(tmp_path / f"python {number}.pdf", 2) for number in range(2)]
-    big = paper(tmp_path / "python revoked.pdf", 120)
+    big = paper(tmp_path / "python revoked.pdf", 400)
     queue = visrag.Queue(cluster.redis.url, cluster.index)
     try:
         assert queue.ingest(*documents, tags={"from": "python"}) == [document.name for document in documents]
@@ -241,14 +243,14 @@ def test_the_queue_from_python(cluster: Cluster, tmp_path: Path) -> None:
 
 
 def test_the_status_tells_what_is_there(cluster: Cluster, tmp_path: Path) -> None:
-    document = paper(tmp_path / "status.pdf", 64, lines=30)
+    document = paper(tmp_path / "status.pdf", 200, lines=30)
     before = cluster.status()["documents"]
     cluster.drop(document)
     wait_until(lambda: in_queue(cluster, document.name) >= 8, SOON, "it is on its way")
     status = cluster.status()
     [row] = [row for row in status["working"] if row["document"] == document.name]
-    assert (row["pages"], row["failed"]) == (64, 0)
-    assert 8 <= row["indexed"] < 64
+    assert (row["pages"], row["failed"]) == (200, 0)
+    assert 8 <= row["indexed"] < 200
     assert status["documents"]["working"] == 1
     assert set(status["queues"]) <= {"ingest", "render", "text", "encode"}
     cluster.wait(SOON)

@@ -39,20 +39,29 @@ class QdrantCleaning:
         files that late writers left are looked for once an hour."""
         count = self._mend()
         deep = time.monotonic() - self._swept > SWEEP
-        generations = {int(name.split("/")[1]) for name in self._files.names("parcels/")}
+        idle = self._idle_parcels()
+        self._files.delete([name for names in idle.values() for name in names])
+        generations = set(idle)
         if deep:
             self._swept = time.monotonic()
             generations |= self._records.generations("failure", "image", "piece")
-            generations |= {
-                int(name.split("/")[1]) for kind in ("originals/", "images/") for name in self._files.names(kind)
-            }
+            generations |= {_generation(name) for kind in ("originals/", "images/") for name in self._files.names(kind)}
             generations |= set(self._pages.count_by_generation(models.Filter()))
         late = self._not_known(generations)
         for generation in late:
             self._clean([generation])
-            for kind in ("parcels", "images"):
-                self._files.delete(self._files.names(f"{kind}/{generation}/"))
-        return count + len(late)
+            self._files.delete(self._files.names(f"images/{generation}/"))
+        return count + len(late | set(idle))
+
+    def _idle_parcels(self) -> dict[int, list[str]]:
+        """Parcels of documents that are not in the queue, by generation: of what was abandoned, and of what is done,
+        where its worker died before it deleted them."""
+        found: dict[int, list[str]] = {}
+        for name in self._files.names("parcels/"):
+            found.setdefault(_generation(name), []).append(name)
+        for staged in self._records.all_staged() if found else ():
+            found.pop(staged.generation, None)
+        return found
 
     def _mend(self) -> int:
         """Finish what others that are gone had not: how many documents."""
@@ -137,3 +146,8 @@ class QdrantCleaning:
         left = self._records.clean(generations)
         originals = [f"originals/{generation}" for generation in generations]
         self._files.delete([*originals, *left.images, *map(parcel_name, left.pieces)])
+
+
+def _generation(name: str) -> int:
+    """Whose a file is: KIND/GENERATION, or KIND/GENERATION/NAME."""
+    return int(name.split("/")[1])

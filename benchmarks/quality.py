@@ -134,7 +134,7 @@ def rankers(index: Index, item: Callable[[PageRef], object], float32: bool) -> d
 
 def exact(refs: Sequence[PageRef], texts: Sequence[str], item: Callable[[PageRef], object]) -> Callable[[bool], Ranker]:
     """Exact MaxSim in float32 over pages that are encoded here, in float32."""
-    os.environ["VISRAG_TEXT_DTYPE"] = "float32"
+    os.environ["VISRAG_DTYPE"] = "float32"
     encoder = TextEncoder.load()
     pages = {refs[i]: legs["tokens"].vectors for i, legs in _encoded(encoder, texts) if legs}
 

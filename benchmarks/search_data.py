@@ -78,7 +78,7 @@ def make(folder: Path, index: Path, questions: Path) -> None:
 
     with LocalStore.open(index, clean=False) as store:
         pieces = list(_pieces(store))
-        models = Models(None, None, None)
+        models = Models()
         texts = [json.loads(line)["question"] for line in questions.read_text("utf-8").splitlines()]
         encoded = [models.encode(text, store)["tokens"] for text in np.random.default_rng(0).permutation(texts)]
     asked = [query.vectors[query.weights > 0][:TOKENS] for query in encoded if (query.weights > 0).sum() >= TOKENS]

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+import pytest
 from PIL import Image, ImageDraw
 
+from visrag.canary import page_vectors, same_page
 from visrag.encode.patches import PATCHES, PatchEncoder
 from visrag.records import Page, PatchVectors, QueryVectors
 
@@ -91,3 +96,35 @@ def check_question(encoder: PatchEncoder, augmentation: str, times: int = 10) ->
     own = [query.tokens[i] for i in query.own]
     assert "".join(token for token in own if token != "' '") == question.replace(" ", "")
     assert augmentation not in own
+
+
+def check_bfloat16(load: Callable[[], PatchEncoder], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bfloat16 a batch twice gives the same bits; alone, among others, and in float32 nearly the same vectors."""
+    images = [picture(PORTRAIT, seed) for seed in range(4)]
+    pages = [page(image, number) for number, image in enumerate(images, 1)]
+    exact = [found[PATCHES].vectors for found in load().encode_in(pages, 1)]
+    monkeypatch.setenv("VISRAG_DTYPE", "bfloat16")
+    encoder = load()
+    once, again, alone = ([found[PATCHES].vectors for found in encoder.encode_in(pages, n)] for n in (4, 4, 1))
+    for one, other, single, right in zip(once, again, alone, exact, strict=True):
+        np.testing.assert_array_equal(one, other)
+        np.testing.assert_allclose(one, single, rtol=0, atol=2e-2)
+        assert cosine(one, right) > 0.999
+        assert not np.array_equal(one, right)
+
+
+def check_canary(load: Callable[[], PatchEncoder], changes: dict[str, Any]) -> None:
+    """The canary's page is the same when the model is loaded again, and another with each of these changes to the
+    image processor."""
+    kept = page_vectors(load())
+    assert same_page(page_vectors(load()), kept)
+    for name, value in changes.items():
+        encoder = load()
+        images = encoder._processor.image_processor
+        assert getattr(images, name) != value
+        setattr(images, name, value)
+        assert not same_page(page_vectors(encoder), kept), name
+
+
+def cosine(one: np.ndarray, other: np.ndarray) -> float:
+    return float((one * other).sum() / (np.linalg.norm(one) * np.linalg.norm(other)))

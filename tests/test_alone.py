@@ -17,6 +17,7 @@ from visrag import Index, IngestSettings, alone
 from visrag.alone import Alone
 from visrag.errors import UsageError
 from visrag.records import Document, Order, PageRef
+from visrag.settings import ModelSettings
 from visrag.steps import options_of
 from visrag.store.local import LocalStore
 from visrag.uploads import Uploads, retry_order, upload_order
@@ -32,7 +33,7 @@ class Place:
         self.folder = folder
         self.store = LocalStore.open(folder, create=True)
         self.uploads = Uploads(str(folder))
-        self.alone = Alone(str(folder), text=str(model), device="cpu", passwords=passwords, lease=3.0)
+        self.alone = Alone(str(folder), ModelSettings(str(model), device="cpu"), passwords=passwords, lease=3.0)
 
     def upload(self, name: str, data: bytes, tags: dict[str, str] | None = None) -> None:
         with self.uploads.part() as part:

@@ -64,11 +64,13 @@ Load = Callable[[str], PatchEncoder]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads only get in each other's way in models this small."""
+def _as_the_libraries() -> Iterator[None]:
+    """In float32, to be held against the libraries; threads only get in each other's way in models this small."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VISRAG_DTYPE", "float32")
+        yield
     torch.set_num_threads(threads)
 
 

@@ -206,7 +206,7 @@ def test_every_step_has_a_worker() -> None:
 def test_every_setting_of_the_queue_can_be_set() -> None:
     settings = {f"VISRAG_{field.name.upper()}" for field in fields(QueueSettings)}
     environment = {key for key in compose(BASE)["services"]["ingest"]["environment"] if key.startswith("VISRAG_")}
-    assert environment == settings | {"VISRAG_QDRANT_API_KEY", "VISRAG_TEXT_DTYPE"}
+    assert environment == settings | {"VISRAG_QDRANT_API_KEY", "VISRAG_DTYPE"}
 
 
 def test_the_index_is_on_the_services_that_are_there() -> None:

@@ -15,6 +15,7 @@ from queue_cases import Hand
 from visrag.inbox import SETTLED, look
 from visrag.models import Models
 from visrag.render import Renderer
+from visrag.settings import ModelSettings
 from visrag.store.local import LocalStore
 from visrag.store.remote import Downloads
 
@@ -31,7 +32,7 @@ def hand(model: str, tmp_path: Path) -> Iterator[Hand]:
         Renderer() as renderer,
         Downloads(tmp_path / "downloads") as downloads,
     ):
-        yield Hand(store, Models(model, None, "cpu").for_ingest(store), renderer, downloads)
+        yield Hand(store, Models(ModelSettings(model, device="cpu")).for_ingest(store), renderer, downloads)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from visrag.errors import EncoderError, FileChanged
 from visrag.models import Models
 from visrag.records import Document, EncodedPage, Filter, Order, Page, PageRef, Piece
 from visrag.render import Renderer
-from visrag.settings import QueueSettings, Route
+from visrag.settings import ModelSettings, QueueSettings, Route
 from visrag.steps import AGAIN, ATTEMPTS, HANDED_IN, PIECE_PAGES, encode_pages, end, options_of
 from visrag.store.local import LocalStore
 from visrag.store.remote import Downloads
@@ -52,7 +52,7 @@ def store(tmp_path: Path) -> Iterator[LocalStore]:
 
 @pytest.fixture
 def hand(store: LocalStore, models: dict[str, str], renderer: Renderer, tmp_path: Path) -> Iterator[Hand]:
-    encoders = Models(models["text"], None, "cpu").for_ingest(store)
+    encoders = Models(ModelSettings(models["text"], device="cpu")).for_ingest(store)
     with Downloads(tmp_path / "downloads") as downloads:
         yield Hand(store, encoders, renderer, downloads)
 
@@ -100,7 +100,7 @@ def test_pages_find_their_encoders(
     drawn = text(72, 790, "costs") + rectangle(50, 80, 495, 660, "0.2 0.6 0.3")
     file = write(tmp_path / "a.pdf", pdf_bytes([text(72, 700, "walrus"), drawn]))
     settings = IngestSettings(ocr="off", jobs=1, route=route)
-    encoders = Models(models["text"], models["vision"], "cpu").for_ingest(store)
+    encoders = Models(ModelSettings(models["text"], models["vision"], "cpu")).for_ingest(store)
     with Downloads(tmp_path / "downloads") as downloads:
         hand = Hand(store, encoders, renderer, downloads)
         hand.enqueue(file, settings)

@@ -13,7 +13,7 @@ from checkpoints import make_checkpoint
 
 from visrag.calibration import TEXTS
 from visrag.encode.bert import BertQuestions
-from visrag.encode.checkpoint import find_checkpoint, fingerprint, text_dtype
+from visrag.encode.checkpoint import find_checkpoint, fingerprint, page_dtype
 from visrag.encode.text import TOKENS, WINDOWS, TextEncoder
 from visrag.errors import EncoderError, UsageError
 from visrag.records import Page, Word
@@ -56,7 +56,7 @@ def test_question_in_numpy_is_the_librarys(encoder: TextEncoder) -> None:
 
 
 def test_page_is_the_librarys(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VISRAG_TEXT_DTYPE", "float32")
+    monkeypatch.setenv("VISRAG_DTYPE", "float32")
     from sentence_transformers import MultiVectorEncoder, SentenceTransformer
     from sentence_transformers.base.modules import Transformer
     from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
@@ -108,7 +108,7 @@ def test_a_word_longer_than_the_window_is_cut(colbert: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_no_page_depends_on_its_company(encoder: TextEncoder, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VISRAG_TEXT_DTYPE", dtype)
+    monkeypatch.setenv("VISRAG_DTYPE", dtype)
     pages = [page(" ".join(f"word{i} of" for i in range(length)), length) for length in (1, 3, 40, 150, 400)]
     for one, found in zip(pages, encoder.encode_pages(pages), strict=True):
         (alone,) = encoder.encode_pages([one])
@@ -124,7 +124,7 @@ def test_pages_in_bfloat16_are_near_those_in_float32(
     pages = [page(text, number) for number, text in enumerate(TEXTS, 1)]
     found = {}
     for dtype in ("float32", "bfloat16"):
-        monkeypatch.setenv("VISRAG_TEXT_DTYPE", dtype)
+        monkeypatch.setenv("VISRAG_DTYPE", dtype)
         found[dtype] = used.encode_pages(pages)
     for leg in used.legs:
         before, after = (np.concatenate([each[leg.name].vectors for each in found[d]]) for d in found)
@@ -136,21 +136,21 @@ def test_pages_in_bfloat16_are_near_those_in_float32(
 def test_questions_are_in_float32(colbert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = TextEncoder.load(str(colbert), device="cpu")
     before = encoder.encode_query(QUESTION)[TOKENS].vectors
-    monkeypatch.setenv("VISRAG_TEXT_DTYPE", "bfloat16")
+    monkeypatch.setenv("VISRAG_DTYPE", "bfloat16")
     np.testing.assert_array_equal(encoder.encode_query(QUESTION)[TOKENS].vectors, before)
 
 
 def test_bfloat16_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    monkeypatch.delenv("VISRAG_TEXT_DTYPE", raising=False)
+    monkeypatch.delenv("VISRAG_DTYPE", raising=False)
     for native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)
-        assert text_dtype("cpu") == dtype
-        assert text_dtype("cuda") == torch.float32
-    monkeypatch.setenv("VISRAG_TEXT_DTYPE", "int8")
+        assert page_dtype("cpu") == dtype
+        assert page_dtype("cuda") == torch.float32
+    monkeypatch.setenv("VISRAG_DTYPE", "int8")
     with pytest.raises(UsageError, match="must be float32 or bfloat16"):
-        text_dtype("cpu")
+        page_dtype("cpu")
 
 
 def test_torch_keeps_its_threads(encoder: TextEncoder) -> None:
@@ -169,7 +169,7 @@ def test_a_blank_page_has_no_legs(encoder: TextEncoder) -> None:
 
 
 def test_colbert_is_the_librarys(colbert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VISRAG_TEXT_DTYPE", "float32")
+    monkeypatch.setenv("VISRAG_DTYPE", "float32")
     from sentence_transformers import MultiVectorEncoder
 
     library = MultiVectorEncoder(str(colbert), device="cpu")

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from patch_cases import (
     LANDSCAPE,
     PORTRAIT,
     SIZES,
+    check_bfloat16,
+    check_canary,
     check_one_is_many,
     check_painted_cell,
     check_patch_wins_at_its_place,
@@ -31,10 +34,11 @@ from patch_cases import (
 )
 from safetensors.torch import load_file, save_file
 
+from visrag.canary import page_vectors
 from visrag.encode.colpali import ColpaliEncoder
 from visrag.encode.patches import PATCHES, PatchEncoder, tiled
 from visrag.encode.vision import VisionEncoder, load_vision
-from visrag.errors import EncoderError, MissingExtra
+from visrag.errors import EncoderError, MissingExtra, UsageError
 from visrag.records import Page
 
 COLQWEN2 = "ColQwen2ForRetrieval"
@@ -49,11 +53,13 @@ Load = Callable[[str], PatchEncoder]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads only get in each other's way in models this small."""
+def _as_the_libraries() -> Iterator[None]:
+    """In float32, to be held against the libraries; threads only get in each other's way in models this small."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VISRAG_DTYPE", "float32")
+        yield
     torch.set_num_threads(threads)
 
 
@@ -163,6 +169,99 @@ def test_a_meanmaxsim_model_counts_each_token_by_the_questions_length(
         model.similarity_fn_name = "maxsim"
     encoder = load_vision(str(tmp_path / "mean"), device="cpu")
     assert maxsim(encoder.encode_query(QUESTION)[PATCHES], encode(encoder, image)) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bfloat16(family: str, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_bfloat16(lambda: load_vision(str(folder(family)), device="cpu"), monkeypatch)
+
+
+def test_two_threads_have_what_one_has(load: Load, folder: Folder) -> None:
+    """While one has the model the other prepares: each gets its own pages' vectors."""
+    encoder = VisionEncoder.load(str(folder(COLQWEN2)), device="cpu", batch_size=2)
+    halves = [[page(picture(SIZES[seed % 10], seed), seed) for seed in range(begin, begin + 10)] for begin in (0, 10)]
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(encoder.encode_pages, halves))
+    for pages, encoded in zip(halves, found, strict=True):
+        for one, vectors in zip(pages, encoded, strict=True):
+            alone = load(COLQWEN2).encode_pages([one])[0][PATCHES]
+            np.testing.assert_allclose(vectors[PATCHES].vectors, alone.vectors, rtol=0, atol=1e-5)
+
+
+def test_a_batch_that_is_too_large_for_the_memory_is_halved(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = VisionEncoder.load(str(folder(COLQWEN2)), device="cpu", batch_size=8)
+    forward, sizes = encoder._forward, []
+
+    def small(features: dict[str, Any], task: Any) -> Any:
+        sizes.append(len(features["input_ids"]))
+        if sizes[-1] > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return forward(features, task)
+
+    pages = [page(picture(PORTRAIT, seed), seed) for seed in range(8)]
+    expected = encoder.encode_pages(pages)
+    monkeypatch.setattr(encoder, "_forward", small)
+    for found, whole in zip(encoder.encode_pages(pages), expected, strict=True):
+        np.testing.assert_allclose(found[PATCHES].vectors, whole[PATCHES].vectors, rtol=0, atol=1e-5)
+    assert sizes == [8, 4, 2, 2, 2, 2]  # what was found too large is not tried again
+    monkeypatch.setattr(encoder, "_forward", lambda *_: (_ for _ in ()).throw(MemoryError("none at all")))
+    with pytest.raises(MemoryError):
+        encoder.encode_pages(pages[:2])
+
+
+# Image tokens
+
+
+@pytest.mark.parametrize("tokens", [16, 24, 35])
+def test_visual_tokens_are_the_most_that_a_page_has(tokens: int, folder: Folder, library: Callable[[str], Any]) -> None:
+    """The same as the library's processor with so many pixels, of 28 × 28 a token."""
+    encoder = load_vision(str(folder(COLQWEN2)), device="cpu", visual_tokens=tokens)
+    processor = type(library(COLQWEN2).processor).from_pretrained(folder(COLQWEN2))
+    processor.image_processor.size = {"shortest_edge": 56 * 56, "longest_edge": tokens * 28 * 28}
+    for size in SIZES:
+        found = encode(encoder, picture(size))
+        _, height, width = processor.process_images([picture(size)])["image_grid_thw"][0].tolist()
+        assert found.places.grid == (height // 2, width // 2)
+        assert len(found.places.vectors) <= tokens
+    assert encoder.legs[0].fingerprint != load_vision(str(folder(COLQWEN2)), device="cpu").legs[0].fingerprint
+
+
+@pytest.mark.parametrize("family", [COLPALI, COLMODERNVBERT])
+def test_visual_tokens_are_refused_where_all_pages_have_the_same_number(family: str, folder: Folder) -> None:
+    with pytest.raises(UsageError, match=f"visual_tokens=64: {family} has the same number"):
+        load_vision(str(folder(family)), device="cpu", visual_tokens=64)
+
+
+# The canary
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    COLQWEN2: {
+        "image_mean": [0.3, 0.5, 0.5],
+        "size": {"shortest_edge": 3136, "longest_edge": 28 * 28 * 30},
+        "do_rescale": False,
+    },
+    COLPALI: {"image_std": [0.25, 0.5, 0.5], "do_rescale": False, "resample": 0},
+    COLMODERNVBERT: {"size": {"longest_edge": 192}, "do_normalize": False, "do_image_splitting": False},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_canary_notices_a_changed_processor(family: str, folder: Folder) -> None:
+    check_canary(lambda: load_vision(str(folder(family)), device="cpu"), CHANGES[family])
+
+
+def test_a_model_that_depends_on_the_batch_is_refused(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = load_vision(str(folder(COLQWEN2)), device="cpu")
+    forward = encoder._forward
+
+    def other(features: dict[str, Any], task: Any) -> Any:
+        vectors, mask = forward(features, task)
+        return (vectors.roll(1, dims=2) if len(vectors) > 1 else vectors), mask
+
+    monkeypatch.setattr(encoder, "_forward", other)
+    with pytest.raises(EncoderError, match=r"other vectors among others than alone \(cosine"):
+        page_vectors(encoder)
 
 
 # Places

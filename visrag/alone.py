@@ -25,7 +25,7 @@ from .errors import StoreError, UsageError, VisragError
 from .models import Models
 from .reader import spawn
 from .records import Load, QueueName
-from .settings import MEMORY, QueueSettings
+from .settings import MEMORY, ModelSettings, QueueSettings
 from .steps import Outcome
 from .store.opening import QDRANT
 from .store.qdrant_address import Address
@@ -53,21 +53,16 @@ _START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from visrag.a
 class Alone:
     """A child process that does the queue's work, started again when it dies. A context manager.
 
-    ``index``: a folder, or a qdrant:// URL of a server. ``text``, ``vision``, ``device``: as of ``visrag.Index``.
-    ``pool``, ``dim``, ``float16``, ``passwords``, ``memory``: as of ``QueueSettings``. ``lease``: seconds for which a
-    piece stays a dead child's. Raises UsageError for an index that no second process can open.
+    ``index``: a folder, or a qdrant:// URL of a server. ``models``: those to use. ``passwords``, ``memory``: as of
+    ``QueueSettings``. ``lease``: seconds for which a piece stays a dead child's. Raises UsageError for an index that no
+    second process can open.
     """
 
     def __init__(
         self,
         index: str,
+        models: ModelSettings | None = None,
         *,
-        text: str | None = None,
-        vision: str | None = None,
-        device: str | None = None,
-        pool: int = 0,
-        dim: int = 0,
-        float16: int = 0,
         passwords: tuple[str, ...] = (),
         memory: int = MEMORY,
         lease: float = LEASE,
@@ -77,12 +72,7 @@ class Alone:
             raise UsageError(f"{QDRANT}…/{address.collection}: {why}")
         self._settings = QueueSettings(
             index=index,
-            text=text or "",
-            vision=vision or "",
-            device=device or "",
-            pool=pool,
-            dim=dim,
-            float16=float16,
+            **{name: value for name, value in asdict(models or ModelSettings()).items() if value is not None},
             passwords=passwords,
             memory=memory,
             lease=lease,
@@ -256,8 +246,7 @@ class _Hands:
         self._busy = time.monotonic()
         kinds = store.settings().get("models", {})
         if self._encoders is None or (self._encoders.vision is None and "vision" in kinds):
-            wanted = self._settings
-            self._encoders = Models.of(wanted).for_ingest(store)
+            self._encoders = Models(self._settings.wanted).for_ingest(store)
             self._here.encode = self._encoders.encode
             self.wake()
         return self._work(["text", "encode"])

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,7 +20,7 @@ import click
 from . import __version__
 from .errors import UsageError, VisragError
 from .server.commands import keys, serve
-from .settings import read_passwords, read_tags
+from .settings import LEAST_TOKENS, ModelSettings, read_passwords, read_tags
 from .show import (
     failure_rows,
     print_check,
@@ -130,7 +131,9 @@ _read_options = _options(
 _POOL = "Keep one vector of a page in N, of a new index: 2 or 3 make it smaller. [default: all]"
 _DIM = "Give the vectors of text N dimensions, a multiple of 8, in a new index. [default: all]"
 _FLOAT16 = "Keep the vectors of a new index as float16, too, and score the pages found by them: 3 times the bytes."
+_VISUAL_TOKENS = "Image tokens of a page, at most, of a new vision model such as ColQwen2. [default: the model's]"
 _reduce_options = _options(
+    click.option("--visual-tokens", type=click.IntRange(LEAST_TOKENS), metavar="N", help=_VISUAL_TOKENS),
     click.option("--pool", type=click.IntRange(1), metavar="N", help=_POOL),
     click.option("--dim", type=click.IntRange(8), metavar="N", help=_DIM),
     click.option("--float16", is_flag=True, help=_FLOAT16),
@@ -510,8 +513,8 @@ def _open(path: str, options: dict[str, Any] | None = None) -> Index:
 
     _checked(path)
     options = options or {}
-    known = ("text", "vision", "device", "pool", "dim", "float16")
-    return Index(path, **{key: options[key] for key in known if key in options})
+    known = {field.name for field in fields(ModelSettings)}
+    return Index(path, **{key: value for key, value in options.items() if key in known})
 
 
 @contextmanager
@@ -563,7 +566,7 @@ def _checked(path: str) -> str:
 
 
 _LIMITS = ("jobs", "memory", "max_pixels", "max_words", "max_pages")
-_OF_WORKERS = ("text", "vision", "pool", "dim", "float16", "device", "jobs", "memory")
+_OF_WORKERS = (*(field.name for field in fields(ModelSettings)), "jobs", "memory")
 
 
 def _settings(options: dict[str, Any]) -> Any:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from .calibration import Level, chance_level
 from .encode import Encoder
 from .errors import EncoderError
+from .memory import out_of_memory
 from .records import EncodedPage, Leg, Page, PatchVectors
 from .render import DRAWN_THRESHOLD, RenderOptions
 from .settings import IngestSettings, Route
@@ -65,7 +66,7 @@ class Encoders:
             try:
                 results += _encode_each(encoder, some)
             except (MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 self._fitted, self.batch = 0, max(1, len(some) // 2)
                 if len(some) == 1:
@@ -118,10 +119,3 @@ def _encode_each(encoder: Encoder, pages: Sequence[Page]) -> list[Mapping[str, P
         if len(pages) == 1:
             return [error]
         return [result for page in pages for result in _encode_each(encoder, [page])]
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """torch raises OutOfMemoryError, a RuntimeError, on a GPU, and a plain RuntimeError on a CPU."""
-    return isinstance(error, MemoryError) or any(
-        words in str(error) for words in ("out of memory", "can't allocate memory", "not enough memory")
-    )

@@ -17,7 +17,7 @@ from .heatmap import Scale, TokenMaps, overlay, question_map
 from .hits import IMAGE_SIDE, Account, Answer, Highlight, Hit, page_regions, snippet_of
 from .models import Models, legs
 from .records import Document, Failure, Feedback, Filter, Page, PageRef, QueryVectors, Region, Verdict
-from .settings import IngestSettings, Rank
+from .settings import IngestSettings, ModelSettings, Rank
 from .store import Store
 from .store.database import CURE
 from .store.opening import QDRANT, open_store
@@ -46,6 +46,8 @@ class Index:
     ``pool``, ``dim``: for a smaller new index, as the models are. Of the vectors of a page's tokens or patches one in
     ``pool`` is kept, each the mean of some; tokens have ``dim`` dimensions. None: all of them. Raises UsageError.
     ``float16``: a new index in a folder keeps the vectors as float16, too, and scores the pages that it finds by them.
+    ``visual_tokens``: image tokens of a page, at most, where the vision model has as many as a picture is large
+    (ColQwen2 and its kin); a vision model's own number where it is added to the index without.
     """
 
     def __init__(
@@ -58,10 +60,11 @@ class Index:
         pool: int | None = None,
         dim: int | None = None,
         float16: bool = False,
+        visual_tokens: int | None = None,
     ) -> None:
         self.path = str(path) if str(path).startswith(QDRANT) else Path(path)
         self.device = device
-        self._models = Models(text, vision, device, pool, dim, float16)
+        self._models = Models(ModelSettings(text, vision, device, pool, dim, float16, visual_tokens))
         self._opened: Store | None = None
         self._opening = threading.Lock()
         self._renderers: list[Renderer] = []

@@ -17,7 +17,7 @@ from .index import Index
 from .ingest import Progress
 from .models import Models
 from .records import EncodedPage, Filter, PatchVectors
-from .settings import Rank
+from .settings import ModelSettings, Rank
 from .store import Store
 
 MEASURES = ("ndcg@5", "ndcg@10", "recall@1", "recall@5", "mrr")
@@ -42,7 +42,8 @@ def evaluate_reduced(
     for pool, dim in choices:
         with TemporaryDirectory(prefix="visrag-") as folder, Index(folder, device=index.device) as copy:
             there = copy.open(create=True)
-            encoders = Models(models["text"], models.get("vision"), index.device, pool, dim).for_ingest(there)
+            wanted = ModelSettings(models["text"], models.get("vision"), index.device, pool, dim)
+            encoders = Models(wanted).for_ingest(there)
             before, after = _copy(store, there, encoders)
             copies.append((pool, dim, after, evaluate_questions(copy, questions, rank, progress)))
     report = evaluate_questions(index, questions, rank, progress)

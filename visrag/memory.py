@@ -1,4 +1,4 @@
-"""How much memory a piece of work took."""
+"""How much memory a piece of work took, and whether it was too little."""
 
 from __future__ import annotations
 
@@ -45,3 +45,10 @@ def peak_memory() -> Iterator[Peak]:
         done.set()
         thread.join()
         peak.look()
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out: on a GPU torch raises OutOfMemoryError, a RuntimeError, on a CPU a plain RuntimeError."""
+    return isinstance(error, MemoryError) or any(
+        words in str(error) for words in ("out of memory", "can't allocate memory", "not enough memory")
+    )

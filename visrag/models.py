@@ -9,89 +9,71 @@ from copy import deepcopy
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from .calibration import calibrate, principal_components
+from .canary import page_vectors, question_vectors, same_page, same_question
 from .encode import Encoder
 from .encode.checkpoint import DEFAULT_MODEL
+from .encode.patches import PatchEncoder
 from .encode.reduced import ReducedEncoder, Reduction
 from .encode.text import TextEncoder
 from .encode.vision import load_vision
 from .encoders import Encoders
 from .errors import IndexMismatch, UsageError
 from .records import FULLTEXT, Leg, QueryVectors
-from .settings import QueueSettings
+from .settings import ModelSettings
 from .store import Store
 
 FORMAT = 1  # of the settings that an index keeps
-CANARY = "How many visitors did the museum have in 2019, compared with 1987?"
 KEPT = 256  # questions whose vectors are kept
-CANARY_COSINE = 0.999  # a canary's vectors must be at least this near to those of the index
 
 
 class Models:
     """The encoders of one index, loaded when they are first needed.
 
-    ``text``, ``vision``: the models that are asked for; None for those that the index was made with (a new one: the
-    default text model, and no vision model). ``pool``, ``dim``, ``float16``: as of ``visrag.Index``. The settings of
-    the index keep their names, legs, chance levels, how their vectors are kept, and the vectors of a fixed question,
-    the canary. ``encode`` is for any number of threads. Raises UsageError for a ``pool`` or ``dim`` that cannot be.
+    The settings of the index keep their names, legs, chance levels, how their vectors are kept, and what they make of
+    a fixed question and page, the canary. ``encode`` is for any number of threads.
     """
 
-    def __init__(
-        self,
-        text: str | None,
-        vision: str | None,
-        device: str | None,
-        pool: int | None = None,
-        dim: int | None = None,
-        float16: bool = False,
-    ) -> None:
-        if pool is not None and pool < 1:
-            raise UsageError(f"pool={pool}: must be at least 1, which is no pooling")
-        if dim is not None and (dim < 8 or dim % 8):
-            raise UsageError(f"dim={dim}: must be a multiple of 8")
-        self._wanted = {"text": text, "vision": vision}
-        self._device = device
-        self._pool = pool
-        self._dim = dim
-        self._float16 = float16
+    def __init__(self, wanted: ModelSettings | None = None) -> None:
+        self._wanted = wanted or ModelSettings()
         self._reduction = Reduction()
         self._encoders: dict[str, Encoder] = {}
+        self._vision: PatchEncoder | None = None  # as it is without reduction
         self._encoding = threading.Lock()
         self._questions: OrderedDict[tuple[str, ...], dict[str, QueryVectors]] = OrderedDict()
 
-    @classmethod
-    def of(cls, settings: QueueSettings) -> Models:
-        """Those that a process of the queue is told to use."""
-        named = settings.text or None, settings.vision or None, settings.device or None
-        return cls(*named, settings.pool or None, settings.dim or None, bool(settings.float16))
-
     def for_ingest(self, store: Store, vision: bool = True) -> Encoders:
         """The encoders; what is new of them is written into the settings. Without ``vision`` only that for text.
-        Raises IndexMismatch, EncoderError."""
+        Raises IndexMismatch, EncoderError, and UsageError for what the models cannot do."""
         new: dict[str, Any] = {"format": FORMAT, "models": {}, "legs": [], "levels": {}, "canaries": {}}
-        settings = deepcopy(store.settings() or new | {"float16": self._float16})
-        if self._float16 and not settings.get("float16"):
+        settings = deepcopy(store.settings() or new | {"float16": self._wanted.float16})
+        if self._wanted.float16 and not settings.get("float16"):
             raise IndexMismatch("the index was made without float16: leave it out, or ingest into a new index")
         kinds = ["text"]
-        if vision and (self._wanted["vision"] or "vision" in settings["models"]):
+        if vision and (self._wanted.vision or "vision" in settings["models"]):
             kinds.append("vision")
+        elif vision and self._wanted.visual_tokens:
+            raise UsageError(f"visual_tokens={self._wanted.visual_tokens}: is for a vision model, so name one")
         for kind in kinds:
             encoder = self._encoder(kind, settings)
+            if kind not in settings["models"]:
+                levels, canaries = calibrate(encoder), question_vectors(encoder)
+                settings = deepcopy(store.settings()) or settings
+                if kind in settings["models"]:  # by another process, meanwhile
+                    del self._encoders[kind]
+                    self._encoder(kind, settings)
+            page = page_vectors(self._vision) if kind == "vision" and self._vision is not None else None
             if kind in settings["models"]:
+                _check_page(page, settings)
                 continue
-            levels, canaries = calibrate(encoder), _canaries(encoder)
-            settings = deepcopy(store.settings()) or settings
-            if kind in settings["models"]:  # by another process, meanwhile
-                del self._encoders[kind]
-                self._encoder(kind, settings)
-                continue
-            settings["models"][kind] = self._wanted[kind] or DEFAULT_MODEL
+            settings["models"][kind] = self._wanted_of(kind) or DEFAULT_MODEL
             settings["reduction"] = self._reduction.to_settings()
             settings["legs"] += [asdict(leg) for leg in encoder.legs]
             settings["levels"].update(levels)
             settings["canaries"].update(canaries)
+            if kind == "vision":
+                settings["visual_tokens"] = self._wanted.visual_tokens
+                settings["canary_page"] = page
             store.write_settings(settings)
         return Encoders(self._encoders["text"], self._encoders.get("vision"), settings["levels"])
 
@@ -113,26 +95,40 @@ class Models:
 
     def _encoder(self, kind: str, settings: Mapping[str, Any]) -> Encoder:
         if kind not in self._encoders:
-            kept = settings["models"].get(kind)
-            model = self._wanted[kind] or kept or DEFAULT_MODEL
-            whole = TextEncoder.load(model, self._device) if kind == "text" else load_vision(model, self._device)
+            whole = self._load(kind, settings)
             self._reduction = self._reduction_of(settings, whole)
             encoder = ReducedEncoder(whole, self._reduction) if self._reduction else whole
-            if kept is not None:
-                _check(encoder, settings, kept)
+            if kind in settings["models"]:
+                _check(encoder, settings, kind)
             self._encoders[kind] = encoder
         return self._encoders[kind]
 
+    def _load(self, kind: str, settings: Mapping[str, Any]) -> Encoder:
+        kept = settings["models"].get(kind)
+        model, device = self._wanted_of(kind) or kept or DEFAULT_MODEL, self._wanted.device
+        if kind == "text":
+            return TextEncoder.load(model, device)
+        tokens = self._wanted.visual_tokens
+        if kept is not None:
+            known = settings.get("visual_tokens")
+            if tokens not in (None, known):
+                raise _unlike("visual_tokens", known, tokens)
+            tokens = known
+        self._vision = load_vision(model, device, tokens)
+        return self._vision
+
+    def _wanted_of(self, kind: str) -> str | None:
+        return self._wanted.text if kind == "text" else self._wanted.vision
+
     def _reduction_of(self, settings: Mapping[str, Any], encoder: Encoder) -> Reduction:
         """What reduces the vectors of the index; of a new one, whose text encoder this is, it is made."""
+        pool, dim = self._wanted.pool, self._wanted.dim
         if not settings["models"]:
-            projection = None if self._dim is None else principal_components(encoder, self._dim)
-            return Reduction(self._pool or 1, projection)
+            return Reduction(pool or 1, None if dim is None else principal_components(encoder, dim))
         kept = Reduction.from_settings(settings.get("reduction", {}))
-        for name, wanted, known in (("pool", self._pool, kept.pool), ("dim", self._dim, kept.dim)):
+        for name, wanted, known in (("pool", pool, kept.pool), ("dim", dim, kept.dim)):
             if wanted not in (None, known):
-                made = f"was made with {name} {known}, not {wanted}" if known else f"was made without {name}"
-                raise IndexMismatch(f"the index {made}: leave it out, or ingest into a new index")
+                raise _unlike(name, known, wanted)
         return kept
 
 
@@ -141,23 +137,34 @@ def legs(store: Store) -> list[Leg]:
     return [*(Leg(**leg) for leg in store.settings().get("legs", [])), FULLTEXT]
 
 
-def _canaries(encoder: Encoder) -> dict[str, Any]:
-    """The canary's vectors by leg, as lists."""
-    query = encoder.encode_query(CANARY)
-    return {leg.name: np.round(query[leg.name].vectors, 6).tolist() for leg in encoder.legs}
+def _unlike(name: str, known: int | None, wanted: int | None) -> IndexMismatch:
+    made = f"was made with {name} {known}, not {wanted}" if known else f"was made without {name}"
+    return IndexMismatch(f"the index {made}: leave it out, or ingest into a new index")
 
 
-def _check(encoder: Encoder, settings: Mapping[str, Any], model: str) -> None:
+def _check(encoder: Encoder, settings: Mapping[str, Any], kind: str) -> None:
     """Raises IndexMismatch where an encoder is not the one that the index was made with."""
     known = {leg["name"]: leg["fingerprint"] for leg in settings["legs"]}
-    cure = f"use the model that it was made with ({model}), or ingest into a new index"
     for leg in encoder.legs:
         if known.get(leg.name) != leg.fingerprint:
-            raise IndexMismatch(f"the index was made with other weights or settings than {leg.encoder}'s: {cure}")
-    for name, vectors in _canaries(encoder).items():
-        before, now = np.array(settings["canaries"][name]), np.array(vectors)
-        cosine = -1.0
-        if before.shape == now.shape:
-            cosine = float((before * now).sum() / (np.linalg.norm(before) * np.linalg.norm(now)))
-        if cosine < CANARY_COSINE:
-            raise IndexMismatch(f"{model} gives other vectors here than when the index was made: {cure}")
+            what = f"the index was made with other weights or settings than {leg.encoder}'s"
+            raise IndexMismatch(f"{what}: {_cure(settings, kind)}")
+    if not same_question(encoder, settings["canaries"]):
+        raise _other_vectors(settings, kind)
+
+
+def _check_page(page: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> None:
+    """Raises IndexMismatch where the vision model makes another ``page`` of the canary's. An index from before there
+    was one is taken as it is."""
+    kept = settings.get("canary_page")
+    if page is not None and kept is not None and not same_page(page, kept):
+        raise _other_vectors(settings, "vision")
+
+
+def _other_vectors(settings: Mapping[str, Any], kind: str) -> IndexMismatch:
+    model = settings["models"][kind]
+    return IndexMismatch(f"{model} gives other vectors here than when the index was made: {_cure(settings, kind)}")
+
+
+def _cure(settings: Mapping[str, Any], kind: str) -> str:
+    return f"use the model that it was made with ({settings['models'][kind]}), or ingest into a new index"

@@ -17,6 +17,7 @@ RendererName: TypeAlias = Literal["pdfium", "poppler"]
 
 MOST_SECONDS = 86_400
 MEMORY = 2048  # MiB of one rendering process
+LEAST_TOKENS = 16  # of a page's picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +55,42 @@ class IngestSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """Which models an index has, and how their vectors are made and kept. None: as the index has it; a new one: the
+    default text model, no vision model, and every vector as its model gives it.
+
+    ``text``, ``vision``: a hub id or a folder. ``device``: "cpu", "cuda", or None for the best. ``pool``: of the
+    vectors of a page's tokens or patches one in so many is kept, each the mean of some. ``dim``: dimensions of tokens.
+    ``float16``: the vectors are kept as float16, too. ``visual_tokens``: image tokens of a page, at most, for vision
+    models that have as many as the picture is large. Raises UsageError for what cannot be.
+    """
+
+    text: str | None = None
+    vision: str | None = None
+    device: str | None = None
+    pool: int | None = None
+    dim: int | None = None
+    float16: bool = False
+    visual_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.pool is not None and self.pool < 1:
+            raise UsageError(f"pool={self.pool}: must be at least 1, which is no pooling")
+        if self.dim is not None and (self.dim < 8 or self.dim % 8):
+            raise UsageError(f"dim={self.dim}: must be a multiple of 8")
+        if self.visual_tokens is not None and self.visual_tokens < LEAST_TOKENS:
+            raise UsageError(f"visual_tokens={self.visual_tokens}: must be at least {LEAST_TOKENS}")
+
+
+@dataclass(frozen=True, slots=True)
 class QueueSettings:
     """How a process takes part in the queue. Each is taken from the environment: VISRAG_INDEX, VISRAG_BROKER, …
 
     ``index``: a folder or a qdrant:// URL. ``broker``: Redis; a database of its own for each index. ``text``,
-    ``vision``, ``device``, ``pool``, ``dim``, ``float16``: as of ``visrag.Index``, "" and 0 for none. ``passwords``: to
-    open documents with, one a line. ``memory``: MiB of one rendering process (0: any). ``inbox``: a folder that ingest
-    workers watch. ``waiting_pages``: rendered pages that may wait for the encoders. ``metrics_port``: for Prometheus,
-    0 for none, at ``metrics_host``.
+    ``vision``, ``device``, ``pool``, ``dim``, ``float16``, ``visual_tokens``: as of ``ModelSettings``, "" and 0 for
+    none. ``passwords``: to open documents with, one a line. ``memory``: MiB of one rendering process (0: any).
+    ``inbox``: a folder that ingest workers watch. ``waiting_pages``: rendered pages that may wait for the encoders.
+    ``metrics_port``: for Prometheus, 0 for none, at ``metrics_host``.
 
     In seconds: ``lease``, for which a piece of work is a worker's unless it says that it goes on; ``piece_limit``,
     after which a worker that still has it is ended; ``sweep``, between two looks for what was lost; ``visibility``,
@@ -76,6 +105,7 @@ class QueueSettings:
     pool: int = 0
     dim: int = 0
     float16: int = 0
+    visual_tokens: int = 0
     passwords: tuple[str, ...] = field(default=(), repr=False)
     memory: int = MEMORY
     inbox: str = ""
@@ -102,6 +132,19 @@ class QueueSettings:
     def own(self) -> IngestSettings:
         """What no order says, since it is this machine's: passwords and memory."""
         return IngestSettings(passwords=self.passwords, memory=self.memory << 20)
+
+    @property
+    def wanted(self) -> ModelSettings:
+        """The models that this process is told to use."""
+        return ModelSettings(
+            text=self.text or None,
+            vision=self.vision or None,
+            device=self.device or None,
+            pool=self.pool or None,
+            dim=self.dim or None,
+            float16=bool(self.float16),
+            visual_tokens=self.visual_tokens or None,
+        )
 
     @property
     def models(self) -> tuple[str, ...]:

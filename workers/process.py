@@ -28,7 +28,7 @@ class Process(Worker):
 
     def load(self, vision: bool) -> None:
         """Load the models. Raises IndexMismatch, EncoderError."""
-        self._batcher = Batcher(Models.of(settings).for_ingest(self.store, vision), metrics.observe_batch)
+        self._batcher = Batcher(Models(settings.wanted).for_ingest(self.store, vision), metrics.observe_batch)
         self.encode = self._batcher.encode
 
     def stop(self) -> None:

@@ -20,6 +20,7 @@ from services import lives, wait_until
 from visrag import Index, IngestSettings
 from visrag.alone import Alone
 from visrag.records import Load, QueueName
+from visrag.settings import ModelSettings
 from visrag.store.local import LocalStore
 from visrag.uploads import Uploads, upload_order
 
@@ -33,7 +34,7 @@ LEASE = 3.0
 PARENT = """
 import sys, time
 from visrag.alone import Alone
-with Alone(sys.argv[1], text=sys.argv[2], device="cpu", lease=3.0) as alone:
+with Alone(sys.argv[1], ModelSettings(sys.argv[2], device="cpu"), lease=3.0) as alone:
     print(alone.pid, flush=True)
     time.sleep(600)
 """
@@ -93,7 +94,7 @@ def test_a_child_that_is_killed_again_and_again(store: LocalStore, model: Path, 
         "a quarter is in": lambda: indexed(store) > PAGES / 4,
         "half is in": lambda: indexed(store) > PAGES / 2 and load(store, "text").held == 1,
     }
-    with Alone(str(store.folder), text=str(model), device="cpu", lease=LEASE) as alone:
+    with Alone(str(store.folder), ModelSettings(str(model), device="cpu"), lease=LEASE) as alone:
         for name, moment in moments.items():
             wait_until(moment, DONE, name, every=0.002)
             child = alone.pid
@@ -122,25 +123,25 @@ def test_a_parent_that_is_killed(store: LocalStore, model: Path, reference: Path
         wait_until(lambda: not any(map(lives, family)), 10, "what it started has ended")
     assert 0 < indexed(store) < PAGES
     assert not any(found.held for found in store.load().values())  # given back
-    with Alone(str(store.folder), text=str(model), device="cpu", lease=LEASE):
+    with Alone(str(store.folder), ModelSettings(str(model), device="cpu"), lease=LEASE):
         as_undisturbed(store, reference)
 
 
 def test_the_end_in_the_midst_of_the_work(store: LocalStore, model: Path, reference: Path) -> None:
     for pages in (0, PAGES / 10, PAGES / 3):
-        with Alone(str(store.folder), text=str(model), device="cpu", lease=LEASE) as alone:
+        with Alone(str(store.folder), ModelSettings(str(model), device="cpu"), lease=LEASE) as alone:
             wait_until(lambda least=pages: indexed(store) >= least, DONE, "some pages are in")
         assert not alone.alive
         assert not any(found.held for found in store.load().values())
         assert store.jobs()
     attempts = [piece.attempts for step in ("ingest", "render", "text") for piece in store.take(step, 1000)]
     assert set(attempts) == {0}
-    with Alone(str(store.folder), text=str(model), device="cpu", lease=LEASE):
+    with Alone(str(store.folder), ModelSettings(str(model), device="cpu"), lease=LEASE):
         as_undisturbed(store, reference)
 
 
 def test_sigterm_to_the_child_gives_back_what_it_has(store: LocalStore, model: Path, reference: Path) -> None:
-    with Alone(str(store.folder), text=str(model), device="cpu", lease=LEASE) as alone:
+    with Alone(str(store.folder), ModelSettings(str(model), device="cpu"), lease=LEASE) as alone:
         wait_until(lambda: indexed(store) > PAGES / 10, DONE, "some pages are in")
         child = psutil.Process(alone.pid)
         child.terminate()

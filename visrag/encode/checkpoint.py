@@ -89,16 +89,16 @@ def pick_device(device: str | None) -> tuple[str, torch.dtype]:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
         raise UsageError(f"the device {device} cannot be used here: {reason}") from error
-    return device, torch.bfloat16 if device.startswith("cuda") else torch.float32
+    return device, page_dtype(device) if device.startswith("cuda") else torch.float32
 
 
-def text_dtype(device: str) -> torch.dtype:
-    """What a text model multiplies pages in: bfloat16 on a processor that does so by itself (AVX-512 BF16, which those
-    with AMX have, too), else float32. VISRAG_TEXT_DTYPE forces one of the two. Raises UsageError."""
+def page_dtype(device: str) -> torch.dtype:
+    """What a model multiplies pages in: bfloat16 on a GPU, and on a processor that does so by itself (AVX-512 BF16,
+    which those with AMX have, too), else float32. VISRAG_DTYPE forces one of the two. Raises UsageError."""
     import torch
 
-    forced = os.environ.get("VISRAG_TEXT_DTYPE", "")
+    forced = os.environ.get("VISRAG_DTYPE", "")
     if forced not in ("", "float32", "bfloat16"):
-        raise UsageError(f"VISRAG_TEXT_DTYPE={forced}: must be float32 or bfloat16")
-    native = device == "cpu" and torch.cpu._is_avx512_bf16_supported()
+        raise UsageError(f"VISRAG_DTYPE={forced}: must be float32 or bfloat16")
+    native = device.startswith("cuda") or (device == "cpu" and torch.cpu._is_avx512_bf16_supported())
     return torch.bfloat16 if forced == "bfloat16" or (native and not forced) else torch.float32

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import EncoderError, MissingExtra
 from .checkpoint import pick_device
 from .families import Checkpoint, check_weights, find_vision_checkpoint, loading
-from .patches import BATCH_SIZE, Features, PatchEncoder, Task
+from .patches import Features, PatchEncoder, Task
 
 if TYPE_CHECKING:
     import torch
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 class ColpaliEncoder(PatchEncoder):
     """A vision model over colpali-engine's model and processor; made by ``ColpaliEncoder.load``."""
 
-    def __init__(self, model: Any, processor: Any, checkpoint: Checkpoint, batch_size: int = BATCH_SIZE) -> None:
-        super().__init__(processor, model.config, checkpoint.leg(int(model.dim), processor), batch_size)
+    def __init__(self, model: Any, processor: Any, checkpoint: Checkpoint, batch_size: int | None = None) -> None:
+        checkpoint.limit(processor)
+        leg = checkpoint.leg(int(model.dim), processor)
+        super().__init__(processor, model.config, leg, str(model.device), batch_size)
         self._model = model
 
     @classmethod
-    def load(cls, model: str, device: str | None = None, batch_size: int = BATCH_SIZE) -> ColpaliEncoder:
+    def load(cls, model: str, device: str | None = None, batch_size: int | None = None) -> ColpaliEncoder:
         """A hub id or a folder; ``device``: None takes CUDA if there is one. bfloat16 on CUDA, else float32.
 
         Raises MissingExtra without colpali-engine, EncoderError where the model cannot be found or loaded, or lacks
@@ -30,7 +32,7 @@ class ColpaliEncoder(PatchEncoder):
         return cls.of(find_vision_checkpoint(model), device, batch_size)
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, device: str | None = None, batch_size: int = BATCH_SIZE) -> ColpaliEncoder:
+    def of(cls, checkpoint: Checkpoint, device: str | None = None, batch_size: int | None = None) -> ColpaliEncoder:
         """As ``load``, for a checkpoint that was found."""
         family = checkpoint.family
         if family is None or family.processor is None:
@@ -48,7 +50,7 @@ class ColpaliEncoder(PatchEncoder):
         import torch
 
         inputs = {name: value.to(self._model.device) for name, value in features.items()}
-        with torch.inference_mode():
+        with torch.inference_mode(), self._precision(task):
             embeddings = self._model(**inputs)
         return embeddings, inputs["attention_mask"].bool()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import EncoderError
+from ..errors import EncoderError, UsageError
 from ..records import Leg
 from .checkpoint import find_checkpoint, fingerprint
 from .patches import PATCHES
@@ -48,31 +48,49 @@ class Checkpoint:
     """A model's folder, the name it goes by, its family, and the folder of the model that it adapts, if it does.
 
     ``family`` is None for what sentence-transformers itself saved: modules.json says how to load it.
+    ``visual_tokens``: image tokens of a page, at most, in place of what its processor says.
     """
 
     folder: Path
     name: str
     family: Family | None
     base: Path | None = None
+    visual_tokens: int | None = None
 
     def leg(self, dim: int, processor: Any) -> Leg:
-        """The leg that these weights fill. Which image processor makes the patches is part of the fingerprint."""
+        """The leg that these weights fill. Which image processor makes the patches, and how many, is part of the
+        fingerprint."""
         images = type(processor.image_processor)
-        settings = {"dim": dim, "image_processor": f"{images.__module__}.{images.__name__}"}
+        settings: dict[str, Any] = {"dim": dim, "image_processor": f"{images.__module__}.{images.__name__}"}
+        if self.visual_tokens is not None:
+            settings["visual_tokens"] = self.visual_tokens
         if self.base is not None:
             settings["base"] = fingerprint(self.base)
         return Leg(PATCHES, self.name, dim, fingerprint(self.folder, **settings))
 
+    def limit(self, processor: Any) -> None:
+        """Let a processor make ``visual_tokens`` image tokens of a page, at most. Raises UsageError where it makes the
+        same number of all pages."""
+        if self.visual_tokens is None:
+            return
+        images = processor.image_processor
+        if not hasattr(images, "merge_size"):
+            why = "has the same number of image tokens for all pages: leave visual_tokens out"
+            raise UsageError(f"visual_tokens={self.visual_tokens}: {self.name} {why}")
+        pixels = self.visual_tokens * (images.patch_size * images.merge_size) ** 2
+        least = min(images.size["shortest_edge"], pixels)  # of this processor: pixels of the whole picture, both
+        images.size = type(images.size)(shortest_edge=least, longest_edge=pixels)
 
-def find_vision_checkpoint(model: str) -> Checkpoint:
-    """Where a vision model is and what it is, by what its configuration says.
+
+def find_vision_checkpoint(model: str, visual_tokens: int | None = None) -> Checkpoint:
+    """Where a vision model is and what it is, by what its configuration says. ``visual_tokens``: as of Checkpoint.
 
     Raises EncoderError where there is no such model, or it is of no family that visrag can load.
     """
     folder = find_checkpoint(model)
     name = folder.resolve().name if Path(model).expanduser().is_dir() else model
     if (folder / "modules.json").exists():
-        return Checkpoint(folder, name, None)
+        return Checkpoint(folder, name, None, None, visual_tokens)
     base = None
     config = _json(folder / "config.json")
     if not config and (adapter := _json(folder / "adapter_config.json")):
@@ -81,7 +99,7 @@ def find_vision_checkpoint(model: str) -> Checkpoint:
     architectures = config.get("architectures") or []
     for family in FAMILIES:
         if family.architecture in architectures or (base and family.base and family.base == config.get("model_type")):
-            return Checkpoint(folder, name, family, base)
+            return Checkpoint(folder, name, family, base, visual_tokens)
     known = ", ".join(family.architecture for family in FAMILIES)
     raise EncoderError(f"{name} is {architectures or 'no model'}: a vision model of visrag is one of {known}")
 

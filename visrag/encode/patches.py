@@ -1,28 +1,35 @@
 """What the vision encoders share: which places patches have, batches without padding, checks of what comes out.
 
-A page goes through the model's own processor, alone; pages whose features have the same shapes then go
-through the model together. So nothing is ever padded, and a page's vectors do not depend on its company.
+A page goes through the model's own processor, alone, in threads ahead of the model; pages whose features have the
+same shapes then go through the model together. So nothing is ever padded, and a page's vectors do not depend on its
+company. On a GPU a batch's vectors are on their way back while the next batch is computed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import EncoderError
+from ..memory import out_of_memory
 from ..records import Floats, Ints, Leg, Page, PatchVectors, Places, QueryVectors
+from .checkpoint import page_dtype
+from .preparing import Fetched, Preparing, fetch
+from .sizing import BatchSize
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
 PATCHES = "patches"
-BATCH_SIZE = 8  # pages that go through the model at once
-WAITING = 4  # batches' worth of prepared pages that may wait for others of their shape
+WAITING = 64  # prepared pages that may wait for others of their shape
 
 Features: TypeAlias = dict[str, Any]
 Task: TypeAlias = Literal["query", "document"]
@@ -61,27 +68,49 @@ def tiled(rows: int, cols: int, side: int) -> Grid:
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """One page as the processor made it: a batch of one, and the grid its image tokens lie on."""
+    """One page as the processor made it, on the model's device: a batch of one, and the grid its image tokens lie on.
+
+    ``is_patch`` (t,) bool: which of its tokens are image tokens. ``shapes``: of its features; pages of the same ones
+    go through the model together.
+    """
 
     features: Features
     grid: Grid
+    is_patch: NDArray[np.bool_]
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
 
-    @property
-    def shapes(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        return tuple((name, tuple(value.shape)) for name, value in sorted(self.features.items()))
+
+_Batch: TypeAlias = list[tuple[int, _Prepared]]  # with the places of the pages in what was asked for
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A batch that the device computes, or has: its vectors (b, t, dim), and which of them count (b, t)."""
+
+    batch: _Batch
+    vectors: Fetched
+    mask: Fetched
 
 
 class PatchEncoder:
-    """The encoder protocol over a late-interaction vision model; a subclass runs the model (``_forward``)."""
+    """The encoder protocol over a late-interaction vision model; a subclass runs the model (``_forward``).
+
+    ``device``: the model's. ``batch_size``: pages that go through the model at once; None finds the best by itself.
+    ``encode_pages`` is for any number of threads: while one has the model the others prepare their pages.
+    """
 
     needs_image = True
 
-    def __init__(self, processor: Any, config: Any, leg: Leg, batch_size: int = BATCH_SIZE) -> None:
+    def __init__(self, processor: Any, config: Any, leg: Leg, device: str, batch_size: int | None = None) -> None:
         self._processor = processor
         # the token that the model itself puts patches in place of: processors mean other things by theirs (Gemma 3)
         self._image_token = getattr(getattr(config, "vlm_config", config), "image_token_id", None)
         self._leg = leg
-        self._batch_size = batch_size
+        self._device = device
+        self._dtype = page_dtype(device)
+        self._size = BatchSize(batch_size)
+        self._preparing = Preparing(processor, device, self._dtype)
+        self._turn = threading.Lock()
         self._tiles: dict[tuple[int, int], tuple[int, int]] = {}
 
     @property
@@ -89,41 +118,31 @@ class PatchEncoder:
         """The one leg, "patches"."""
         return (self._leg,)
 
+    @property
+    def device(self) -> str:
+        """Where the model is: cpu, cuda, …"""
+        return self._device
+
     def encode_pages(self, pages: Sequence[Page]) -> list[Mapping[str, PatchVectors]]:
         """Each page's vectors as the model's authors score them: patches on a grid, prompt tokens and a global
         tile without a place, no padding.
 
         Raises EncoderError where a page has no picture, or the model gives NaN or infinity.
         """
-        encoded: list[Mapping[str, PatchVectors]] = [{} for _ in pages]
-        waiting: dict[Any, list[tuple[int, _Prepared]]] = {}
+        return self._encode(pages, self._size)
 
-        def encode(batch: list[tuple[int, _Prepared]]) -> None:
-            results = self._encode([prepared for _, prepared in batch])
-            for (index, _), vectors in zip(batch, results, strict=True):
-                self._check(vectors.vectors, f"page {pages[index].number}")
-                encoded[index] = {PATCHES: vectors}
-
-        for index, page in enumerate(pages):
-            prepared = self._prepare(page)
-            shapes = prepared.shapes
-            waiting.setdefault(shapes, []).append((index, prepared))
-            if len(waiting[shapes]) == self._batch_size:
-                encode(waiting.pop(shapes))
-            elif sum(map(len, waiting.values())) >= WAITING * self._batch_size:
-                encode(waiting.pop(max(waiting, key=lambda key: len(waiting[key]))))
-        for batch in waiting.values():
-            encode(batch)
-        return encoded
+    def encode_in(self, pages: Sequence[Page], batch_size: int) -> list[Mapping[str, PatchVectors]]:
+        """As ``encode_pages``, so many pages at once."""
+        return self._encode(pages, BatchSize(batch_size))
 
     def encode_query(self, question: str) -> Mapping[str, QueryVectors]:
         """The question's vectors: its prompt and its augmentation tokens count, as the model was trained.
 
         Raises EncoderError where the model gives NaN or infinity.
         """
-        features = self._features(question, "query")
+        features = self._features(self._processor, question, "query")
         embeddings, mask = self._forward(features, "query")
-        vectors = _to_numpy(embeddings[0][mask[0]])
+        vectors: Floats = embeddings[0][mask[0]].float().cpu().numpy()
         self._check(vectors, "the question")
         tokens = tuple(self._token(i) for i in features["input_ids"][0][mask[0].cpu()].tolist())
         weights = np.full(len(tokens), self._weight(len(tokens)), np.float32)
@@ -131,8 +150,8 @@ class PatchEncoder:
 
     def _own(self, question: str) -> range:
         """Which of ``encode_query``'s tokens are the question's own; the others are prompt and augmentation."""
-        empty = self._features("", "query")["input_ids"][0].tolist()
-        full = self._features(question, "query")["input_ids"][0].tolist()
+        empty = self._features(self._processor, "", "query")["input_ids"][0].tolist()
+        full = self._features(self._processor, question, "query")["input_ids"][0].tolist()
         room = min(len(empty), len(full))
         start = next((i for i in range(room) if empty[i] != full[i]), room)
         end = next((i for i in range(room - start) if empty[-1 - i] != full[-1 - i]), room - start)
@@ -140,15 +159,22 @@ class PatchEncoder:
 
     # What a subclass may say otherwise
 
-    def _features(self, what: Image | str, task: Task) -> Features:
-        """What the processor makes of one picture or question: tensors whose first axis is the batch, of one."""
+    def _features(self, processor: Any, what: Image | str, task: Task) -> Features:
+        """What a processor makes of one picture or question: tensors whose first axis is the batch, of one."""
         if task == "document":
-            return dict(self._processor.process_images([what]))
-        return dict(self._processor.process_queries([what]))
+            return dict(processor.process_images([what]))
+        return dict(processor.process_queries([what]))
 
     def _forward(self, features: Features, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
         """The token vectors (b, t, dim) of a batch and which of them count (b, t), bool."""
         raise NotImplementedError
+
+    def _precision(self, task: Task) -> torch.autocast:
+        """The model computes questions in its own dtype, pages in bfloat16 where a CPU is the faster for it."""
+        import torch
+
+        cpu = self._device == "cpu" and task == "document"
+        return torch.autocast("cpu", torch.bfloat16, enabled=cpu and self._dtype == torch.bfloat16)
 
     def _weight(self, tokens: int) -> float:
         """What each of a question's tokens counts."""
@@ -156,53 +182,109 @@ class PatchEncoder:
 
     # Steps
 
-    def _prepare(self, page: Page) -> _Prepared:
+    def _encode(self, pages: Sequence[Page], size: BatchSize) -> list[Mapping[str, PatchVectors]]:
+        encoded: list[Mapping[str, PatchVectors]] = [{} for _ in pages]
+        before: _Running | None = None
+        for running in self._through(pages, size):
+            self._collect(before, pages, encoded)
+            before = running
+        self._collect(before, pages, encoded)
+        return encoded
+
+    def _through(self, pages: Sequence[Page], size: BatchSize) -> Iterator[_Running]:
+        """Pages through the processor, into batches, and through the model."""
+        waiting: dict[Any, _Batch] = {}
+        for index, prepared in enumerate(self._preparing.each(self._prepare, pages)):
+            waiting.setdefault(prepared.shapes, []).append((index, prepared))
+            if len(waiting[prepared.shapes]) >= size.pages(len(prepared.is_patch)):
+                yield from self._run(waiting.pop(prepared.shapes), size)
+            elif sum(map(len, waiting.values())) >= WAITING:
+                largest = max(waiting, key=lambda shapes: len(waiting[shapes]))
+                yield from self._run(waiting.pop(largest), size)
+        for batch in waiting.values():
+            yield from self._run(batch, size)
+
+    def _prepare(self, processor: Any, page: Page) -> _Prepared:
         if page.image is None:
             raise EncoderError(f"page {page.number} has no picture for {self._leg.encoder}: render it with one")
         image = page.image()
-        features = self._features(image, "document")
-        return _Prepared(features, self._grid(image.size, features))
+        features = self._features(processor, image, "document")
+        is_patch = features["input_ids"][0].cpu().numpy() == self._image_token
+        grid = self._grid(processor, image.size, features, int(is_patch.sum()))
+        shapes = tuple((name, tuple(value.shape)) for name, value in sorted(features.items()))
+        return _Prepared(self._preparing.to_device(features), grid, is_patch, shapes)
 
-    def _encode(self, batch: list[_Prepared]) -> list[PatchVectors]:
+    def _run(self, batch: _Batch, size: BatchSize) -> Iterator[_Running]:
+        """A batch through the model, in parts where it is larger than ``size``, or the memory too small for it."""
+        tokens = len(batch[0][1].is_patch)
+        running = None
+        if len(batch) <= size.pages(tokens):
+            try:
+                running = self._compute(batch, size)
+            except (MemoryError, RuntimeError) as error:
+                if len(batch) == 1 or not out_of_memory(error):
+                    raise
+                size.too_many(tokens, len(batch))
+        if running is not None:
+            yield running
+            return
+        half = -(-len(batch) // 2)
+        yield from self._run(batch[:half], size)
+        yield from self._run(batch[half:], size)
+
+    def _compute(self, batch: _Batch, size: BatchSize) -> _Running:
         import torch
 
-        names = batch[0].features
-        features = {name: torch.cat([prepared.features[name] for prepared in batch]) for name in names}
-        image_tokens = features["input_ids"].numpy() == self._image_token
-        embeddings, mask = self._forward(features, "document")
-        return [
-            _on_grid(prepared.grid, _to_numpy(vectors[keep]), is_patch, keep.cpu().numpy())
-            for prepared, vectors, is_patch, keep in zip(batch, embeddings, image_tokens, mask, strict=True)
-        ]
+        with self._turn:
+            begun = time.perf_counter()
+            names = batch[0][1].features
+            features = {name: torch.cat([prepared.features[name] for _, prepared in batch]) for name in names}
+            vectors, mask = self._forward(features, "document")
+            running = _Running(batch, fetch(vectors), fetch(mask))
+            if size.searching:
+                running.vectors.wait()
+                size.took(len(batch[0][1].is_patch), len(batch), time.perf_counter() - begun)
+        return running
 
-    def _grid(self, size: tuple[int, int], features: Features) -> Grid:
+    def _collect(
+        self, running: _Running | None, pages: Sequence[Page], encoded: list[Mapping[str, PatchVectors]]
+    ) -> None:
+        """Put the vectors of a batch into ``encoded``. Raises EncoderError for NaN or infinity."""
+        if running is None:
+            return
+        vectors, masks = running.vectors.numpy(), running.mask.numpy()
+        for (index, prepared), found, keep in zip(running.batch, vectors, masks, strict=True):
+            kept = found[keep]
+            self._check(kept, f"page {pages[index].number}")
+            encoded[index] = {PATCHES: _on_grid(prepared.grid, kept, prepared.is_patch, keep)}
+
+    def _grid(self, processor: Any, size: tuple[int, int], features: Features, found: int) -> Grid:
         """The grid that the processor cut a picture of this size, (width, height) in pixels, into.
 
-        Raises EncoderError where the processor says no grid, or one that the image tokens don't fill.
+        Raises EncoderError where the processor says no grid, or one that the ``found`` image tokens don't fill.
         """
-        images = self._processor.image_processor
+        images = processor.image_processor
         if "image_grid_thw" in features:
             _, height, width = features["image_grid_thw"][0].tolist()
             grid = row_major(height // images.merge_size, width // images.merge_size)
         elif hasattr(images, "do_image_splitting"):
-            grid = tiled(*self._split(size), math.isqrt(self._processor.image_seq_len))
+            grid = tiled(*self._split(processor, size), math.isqrt(processor.image_seq_len))
         else:
-            side = math.isqrt(getattr(self._processor, "image_seq_length", 0))
+            side = math.isqrt(getattr(processor, "image_seq_length", 0))
             grid = row_major(side, side)
-        found = int((features["input_ids"].numpy() == self._image_token).sum())
         if not found or found != grid.tokens:
             raise EncoderError(
-                f"{self._leg.encoder}: {type(self._processor).__name__} made {found} patches where its grid of "
+                f"{self._leg.encoder}: {type(processor).__name__} made {found} patches where its grid of "
                 f"{grid.rows} rows × {grid.cols} cols has {grid.tokens}: visrag cannot place the patches of this model"
             )
         return grid
 
-    def _split(self, size: tuple[int, int]) -> tuple[int, int]:
+    def _split(self, processor: Any, size: tuple[int, int]) -> tuple[int, int]:
         """The (rows, cols) of tiles that a picture of this size is split into: asked of a blank one, once a size."""
         if size not in self._tiles:
             from PIL import Image
 
-            blank = self._processor.image_processor(images=[[Image.new("RGB", size)]], return_row_col_info=True)
+            blank = processor.image_processor(images=[[Image.new("RGB", size)]], return_row_col_info=True)
             self._tiles[size] = int(blank["rows"][0][0]), int(blank["cols"][0][0])
         return self._tiles[size]
 
@@ -216,11 +298,6 @@ class PatchEncoder:
                 f"{self._leg.encoder} gave NaN or infinity for {what}: its weights are damaged, or overflow on this "
                 "device. Download the model again, or encode on another device"
             )
-
-
-def _to_numpy(vectors: torch.Tensor) -> Floats:
-    array: Floats = vectors.float().cpu().numpy()
-    return array
 
 
 def _on_grid(grid: Grid, vectors: Floats, is_patch: np.ndarray[Any, Any], keep: np.ndarray[Any, Any]) -> PatchVectors:

@@ -22,7 +22,7 @@ import numpy as np
 from ..errors import EncoderError
 from ..records import Box, Floats, Leg, Page, PatchVectors, Places, QueryVectors, Word
 from .bert import BertQuestions
-from .checkpoint import DEFAULT_MODEL, find_checkpoint, fingerprint, pick_device, text_dtype
+from .checkpoint import DEFAULT_MODEL, find_checkpoint, fingerprint, page_dtype, pick_device
 
 if TYPE_CHECKING:
     import torch
@@ -118,7 +118,7 @@ class TextEncoder:
         """Token vectors with the boxes of their words. Raises EncoderError for NaN or infinity, naming the page.
 
         Where the processor multiplies bfloat16, the model's products are in it, and all else in float32
-        (``text_dtype``). A page's vectors do not depend on the pages that it is encoded with.
+        (``page_dtype``). A page's vectors do not depend on the pages that it is encoded with.
         """
         windows = [window for index, page in enumerate(pages) for window in self._windows(index, page.text)]
         batches = _batches(windows)
@@ -184,7 +184,7 @@ class TextEncoder:
         model = self._loaded()
         device = model.device
         features = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in features.items()}
-        dtype = text_dtype(device.type) if task == "document" else torch.float32
+        dtype = page_dtype(device.type) if task == "document" else torch.float32
         with torch.inference_mode():
             with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
                 if not self._dense:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EncoderError
 from .checkpoint import pick_device
 from .colpali import ColpaliEncoder
 from .families import Checkpoint, check_weights, find_vision_checkpoint, loading
-from .patches import BATCH_SIZE, Features, PatchEncoder, Task
+from .patches import Features, PatchEncoder, Task
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
 
-def load_vision(model: str, device: str | None = None) -> PatchEncoder:
+def load_vision(model: str, device: str | None = None, visual_tokens: int | None = None) -> PatchEncoder:
     """The vision model in a folder or of a hub id, over the library that knows its family (see ``FAMILIES``).
 
-    Raises EncoderError where it cannot be found or loaded, MissingExtra where it needs colpali-engine.
+    ``visual_tokens``: image tokens of a page, at most; None for as many as the model's processor says. Raises
+    EncoderError where it cannot be found or loaded, MissingExtra where it needs colpali-engine, UsageError for
+    ``visual_tokens`` where all its pages have the same number.
     """
-    checkpoint = find_vision_checkpoint(model)
+    checkpoint = find_vision_checkpoint(model, visual_tokens)
     if checkpoint.family is not None and checkpoint.family.processor is not None:
         return ColpaliEncoder.of(checkpoint, device)
     return VisionEncoder.of(checkpoint, device)
@@ -29,13 +32,15 @@ def load_vision(model: str, device: str | None = None) -> PatchEncoder:
 class VisionEncoder(PatchEncoder):
     """A vision model over ``sentence_transformers.MultiVectorEncoder``; made by ``VisionEncoder.load``."""
 
-    def __init__(self, model: Any, checkpoint: Checkpoint, batch_size: int = BATCH_SIZE) -> None:
+    def __init__(self, model: Any, checkpoint: Checkpoint, batch_size: int | None = None) -> None:
+        checkpoint.limit(model.processor)
         leg = checkpoint.leg(int(model.get_embedding_dimension()), model.processor)
-        super().__init__(model.processor, model[0].model.config, leg, batch_size)
+        super().__init__(model.processor, model[0].model.config, leg, str(model.device), batch_size)
         self._model = model
+        self._preprocessing = threading.Lock()  # of the model's own processor
 
     @classmethod
-    def load(cls, model: str, device: str | None = None, batch_size: int = BATCH_SIZE) -> VisionEncoder:
+    def load(cls, model: str, device: str | None = None, batch_size: int | None = None) -> VisionEncoder:
         """A hub id or a folder; ``device``: None takes CUDA if there is one. bfloat16 on CUDA, else float32.
 
         Raises EncoderError where the model cannot be found or loaded, or lacks weights.
@@ -43,7 +48,7 @@ class VisionEncoder(PatchEncoder):
         return cls.of(find_vision_checkpoint(model), device, batch_size)
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, device: str | None = None, batch_size: int = BATCH_SIZE) -> VisionEncoder:
+    def of(cls, checkpoint: Checkpoint, device: str | None = None, batch_size: int | None = None) -> VisionEncoder:
         """As ``load``, for a checkpoint that was found."""
         if checkpoint.base is not None:
             raise EncoderError(f"{checkpoint.name} is an adapter: merge it into {checkpoint.base.name} and save that")
@@ -61,12 +66,13 @@ class VisionEncoder(PatchEncoder):
         check_weights(model[0].model, checkpoint)
         return cls(model, checkpoint, batch_size)
 
-    def _features(self, what: Image | str, task: Task) -> Features:
+    def _features(self, processor: Any, what: Image | str, task: Task) -> Features:
         # The retrieval processors of transformers know their own prompts and augmentation, and MultiVectorEncoder
         # calls them as these methods do; but of ColModernVBERT's it makes no input_ids (6.2), so they are called here.
-        if hasattr(self._processor, "process_images"):
-            return super()._features(what, task)
-        features = self._model.preprocess([what], prompt=self._model.prompts.get(task), task=task)
+        if hasattr(processor, "process_images"):
+            return super()._features(processor, what, task)
+        with self._preprocessing:
+            features = self._model.preprocess([what], prompt=self._model.prompts.get(task), task=task)
         return {name: value for name, value in features.items() if hasattr(value, "shape")}
 
     def _forward(self, features: Features, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,7 +80,7 @@ class VisionEncoder(PatchEncoder):
         from sentence_transformers.util import batch_to_device
 
         modality = "message" if "message" in self._model[0].modality_config else _MODALITY[task]
-        with torch.inference_mode():
+        with torch.inference_mode(), self._precision(task):
             inputs = batch_to_device({**features, "modality": modality}, self._model.device)
             output = self._model(inputs, task=task)
         return output["token_embeddings"], output["attention_mask"].bool()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -103,14 +104,9 @@ def serve(
         ingest=not no_ingest,
         upload_bytes=max_upload << 20,
         cache=cache or cache_folder(),
-        text=text or "",
-        vision=vision or "",
-        device=device or "",
+        models=replace(own.wanted, text=text, vision=vision, device=device),
         passwords=own.passwords,
         memory=own.memory,
-        pool=own.pool,
-        dim=own.dim,
-        float16=own.float16,
         **options,  # type: ignore[arg-type]
     )
     names = ", ".join(settings.collections)

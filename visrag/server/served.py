@@ -65,8 +65,9 @@ class Collection:
     def __init__(self, name: str, index: str, settings: ServerSettings) -> None:
         self.name = name
         self._kept = ExitStack()
-        text, vision, device = settings.text or None, settings.vision or None, settings.device or None
-        self.index = self._kept.enter_context(Index(index, text=text, vision=vision, device=device))
+        wanted = settings.models
+        here = Index(index, text=wanted.text, vision=wanted.vision, device=wanted.device)
+        self.index = self._kept.enter_context(here)
         self.store: Store = self.index.open(create=settings.ingest)
         self.index.load()
         self._ordering = threading.Lock()
@@ -75,17 +76,7 @@ class Collection:
         if settings.ingest and settings.broker:
             self._workers = Celery(settings.broker, index)
         elif settings.ingest:
-            self._workers = Alone(
-                index,
-                text=text,
-                vision=vision,
-                device=device,
-                pool=settings.pool,
-                dim=settings.dim,
-                float16=settings.float16,
-                passwords=settings.passwords,
-                memory=settings.memory,
-            )
+            self._workers = Alone(index, wanted, passwords=settings.passwords, memory=settings.memory)
         if self._workers is not None:
             self._kept.callback(self._workers.close)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
-from ..settings import MEMORY
+from ..settings import MEMORY, ModelSettings
 
 Role: TypeAlias = Literal["reader", "writer", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)  # each may do what those before it may
@@ -26,8 +26,7 @@ class ServerSettings:
     ``collections``: an index (a folder or a qdrant:// URL) by its name. ``keys``: the file of keys. ``broker``: a
     Redis URL, where Celery workers ingest; without one a process of the server does. ``roots``: folders and URLs
     from which documents may be taken by URI. ``ingest``: whether documents are taken at all. ``passwords``,
-    ``memory``, ``pool``, ``dim``, ``float16``: as of ``visrag.settings.QueueSettings``. ``text``, ``vision``,
-    ``device``: as of ``visrag.Index``.
+    ``memory``: as of ``visrag.settings.QueueSettings``. ``models``: of the collections, those of new ones included.
     ``cache``: page pictures, ``cache_bytes`` of them. ``hosts``: names by which the server may be called, beside its
     address.
 
@@ -46,12 +45,7 @@ class ServerSettings:
     ingest: bool = True
     passwords: tuple[str, ...] = field(default=(), repr=False)
     memory: int = MEMORY
-    text: str = ""
-    vision: str = ""
-    device: str = ""
-    pool: int = 0
-    dim: int = 0
-    float16: int = 0
+    models: ModelSettings = field(default_factory=ModelSettings)
     cache: Path = field(default_factory=cache_folder)
     cache_bytes: int = 1 << 30
     hosts: tuple[str, ...] = ()

@@ -1,0 +1,118 @@
+"""Pages on their way to the model's device, and vectors on their way back, while the model computes others."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+THREADS = 8  # that prepare pages for a GPU, at most; one core is left to what feeds it
+AHEAD = 4  # pages for each thread that are prepared before they are asked for
+
+Prepared = TypeVar("Prepared")
+What = TypeVar("What")
+
+
+class Preparing:
+    """Threads that prepare pages for a model on ``device``, each with a processor of its own: tokenizers are not for
+    several threads. Where the model is on a CPU there is one, as the model takes the cores.
+
+    ``dtype``: what the model computes pages in. On a GPU pictures go there in it, by a stream of each thread, and
+    processors of torchvision do all their work there.
+    """
+
+    def __init__(self, processor: Any, device: str, dtype: torch.dtype) -> None:
+        self._processor, self._device, self._dtype = processor, device, dtype
+        self._gpu = device.startswith("cuda")
+        self._count = max(1, min(THREADS, (os.cpu_count() or 1) - 1)) if self._gpu else 1
+        self._threads = ThreadPoolExecutor(self._count, "prepare")
+        self._own = threading.local()
+
+    def each(self, prepare: Callable[[Any, What], Prepared], what: Iterable[What]) -> Iterator[Prepared]:
+        """``prepare(processor, one)`` of each, in order. What it raises is raised here."""
+        pending: deque[Future[Prepared]] = deque()
+        try:
+            for one in what:
+                pending.append(self._threads.submit(self._do, prepare, one))
+                if len(pending) > AHEAD * self._count:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+    def to_device(self, features: dict[str, Any]) -> dict[str, Any]:
+        """A processor's tensors on the model's device, pictures in its dtype. In a thread of ``each``."""
+        if not self._gpu:
+            return features
+        moved = {}
+        for name, value in features.items():
+            tensor = value.to(self._dtype) if value.is_floating_point() else value
+            pinned = tensor if tensor.is_cuda else tensor.pin_memory()
+            moved[name] = pinned.to(self._device, non_blocking=True)
+        return moved
+
+    def _do(self, prepare: Callable[[Any, What], Prepared], one: What) -> Prepared:
+        if not hasattr(self._own, "processor"):
+            self._begin()
+        with self._own.stream:
+            prepared = prepare(self._own.processor, one)
+            if self._gpu:
+                self._own.stream.stream.synchronize()  # this thread waits, not the device
+        return prepared
+
+    def _begin(self) -> None:
+        """What a thread needs of its own."""
+        self._own.processor = deepcopy(self._processor)
+        self._own.stream = nullcontext()
+        if self._gpu:
+            import torch
+
+            self._own.stream = torch.cuda.stream(torch.cuda.Stream(self._device))  # type: ignore[no-untyped-call]
+            images = self._own.processor.image_processor
+            if getattr(images, "backend", "") == "torchvision":
+                images.device = self._device
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A tensor on its way to the host; ``event``: when it is there, None where it is there already."""
+
+    tensor: torch.Tensor
+    event: torch.cuda.Event | None
+
+    def wait(self) -> None:
+        """Until it is there."""
+        if self.event is not None:
+            self.event.synchronize()
+
+    def numpy(self) -> NDArray[Any]:
+        """The tensor, float32 where it is of floats, once it is there."""
+        self.wait()
+        found: NDArray[Any] = (self.tensor.float() if self.tensor.is_floating_point() else self.tensor).numpy()
+        return np.asarray(found)
+
+
+def fetch(tensor: torch.Tensor) -> Fetched:
+    """Begin to bring a tensor to the host, behind what its device still computes."""
+    if not tensor.is_cuda:
+        return Fetched(tensor, None)
+    import torch
+
+    there = tensor.to("cpu", non_blocking=True)  # into pinned memory
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record()
+    return Fetched(there, event)

@@ -20,6 +20,8 @@ from patch_cases import (
     LANDSCAPE,
     PORTRAIT,
     SIZES,
+    check_bfloat16,
+    check_canary,
     check_one_is_many,
     check_painted_cell,
     check_patch_wins_at_its_place,
@@ -30,6 +32,7 @@ from patch_cases import (
     picture,
     placed,
 )
+from report_cases import CHART, ROTATED, TEXT, check_heat, check_planted_signal, report, settings
 
 if find_spec("colpali_engine") is None:
     if os.environ.get("VIRTUAL_ENV", "").endswith(".venv-colpali"):
@@ -39,6 +42,7 @@ if find_spec("colpali_engine") is None:
 import torch
 import torchvision_cpu  # noqa: F401
 
+from visrag import Index
 from visrag.encode.colpali import ColpaliEncoder
 from visrag.encode.families import FAMILIES
 from visrag.encode.patches import PATCHES, PatchEncoder
@@ -167,6 +171,59 @@ def test_painted_cell_changes_the_patch_at_its_row_and_column(family: str, load:
 @pytest.mark.parametrize("family", MADE)
 def test_patch_wins_at_its_own_place(family: str, load: Load) -> None:
     check_patch_wins_at_its_place(load(family), PORTRAIT)
+
+
+@pytest.mark.parametrize("family", MADE)
+def test_from_a_pdf_to_a_heatmap(family: str, folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Index(tmp_path / "index", text=str(folder("ColBERT")), vision=str(folder(family)), device="cpu") as index:
+        summary = index.ingest(report(tmp_path / "report.pdf"), settings=settings())
+        assert (summary.pages, summary.failures) == (3, [])
+        legs = {hit.page: {leg.leg for leg in hit.legs} - {"fulltext"} for hit in index.search(QUESTION)}
+        assert legs == {TEXT.page: {"tokens"}, CHART.page: {"patches"}, ROTATED.page: {"patches"}}
+        portrait, landscape = GRIDS[family][0], GRIDS[family][0][::-1]  # the third page is the second's size, turned
+        check_planted_signal(index, CHART, portrait)
+        check_planted_signal(index, ROTATED, landscape)
+        check_heat(index, monkeypatch)
+
+
+@pytest.mark.parametrize("family", MADE)
+def test_bfloat16(family: str, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_bfloat16(lambda: load_vision(str(folder(family)), device="cpu"), monkeypatch)
+
+
+CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
+    QWEN: {
+        "image_mean": [0.3, 0.5, 0.5],
+        "size": {"shortest_edge": 3136, "longest_edge": 24_000},
+        "do_rescale": False,
+    },
+    TILES: {"size": {"longest_edge": 192}, "do_normalize": False, "do_image_splitting": False},
+    SQUARE: {"image_std": [0.25, 0.5, 0.5], "do_rescale": False, "resample": 0},
+}
+
+
+@pytest.mark.parametrize("family", MADE)
+def test_the_canary_notices_a_changed_processor(family: str, folder: Folder) -> None:
+    changes = next(changes for families, changes in CHANGES.items() if family in families)
+    check_canary(lambda: load_vision(str(folder(family)), device="cpu"), changes)
+
+
+@pytest.mark.parametrize("family", QWEN)
+def test_visual_tokens_are_the_most_that_a_page_has(
+    family: str, folder: Folder, library: Callable[[str], tuple[Any, Any]]
+) -> None:
+    encoder = load_vision(str(folder(family)), device="cpu", visual_tokens=24)
+    assert library(family)[1].image_processor.size != encoder._processor.image_processor.size
+    for size in SIZES:
+        rows, cols = encode(encoder, picture(size)).places.grid or (0, 0)
+        assert 12 < rows * cols <= 24
+
+
+def test_pictures_are_prepared_where_the_processor_is_told(folder: Folder) -> None:
+    """As on a GPU, of which there is none here: torchvision's processors obey their ``device``."""
+    encoder = ColpaliEncoder.load(str(folder("ColQwen2")), device="cpu")
+    encoder._processor.image_processor.device = "meta"
+    assert encoder._processor.process_images([picture(PORTRAIT)])["pixel_values"].device.type == "meta"
 
 
 @pytest.mark.parametrize("family", MADE)

@@ -8,58 +8,37 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import pypdfium2
 import pytest
 import torch
 from checkpoints import make_checkpoint
-from pdfs import pdf_bytes, rectangle, text, write
-from PIL import Image
+from pdfs import rectangle
+from report_cases import (
+    CHART,
+    ROTATED,
+    TEXT,
+    cells,
+    check_heat,
+    check_planted_signal,
+    report,
+    settings,
+    stored,
+    warmth,
+)
 from safetensors.torch import load_file, save_file
 
-from visrag import Index, IndexMismatch, IngestSettings
+from visrag import Index, IndexMismatch
 from visrag.encode.vision import load_vision
-from visrag.heatmap import cell_map, question_map, token_maps
-from visrag.records import FULLTEXT, Filter, Leg, PageRef, PatchVectors, QueryVectors
-from visrag.search import CHANCE, WEIGHTS, search
+from visrag.records import FULLTEXT, PageRef
+from visrag.search import CHANCE, WEIGHTS
 from visrag.settings import Route
 
 COLQWEN2 = "ColQwen2ForRetrieval"
 FAMILIES = (COLQWEN2, "ColPaliForRetrieval", "ColModernVBertForRetrieval")
 GRIDS = {COLQWEN2: (7, 5), "ColPaliForRetrieval": (8, 8), "ColModernVBertForRetrieval": (16, 12)}  # of an A4 page
 QUESTION = "capital expenditure in 2018"
-TEXT, CHART, ROTATED = (PageRef("report.pdf", number) for number in (1, 2, 3))
 SPOT = (430.0, 90.0, 110.0, 110.0)  # x, y, width, height in user space of a page of 595 × 842 points
 
 Folder = Callable[[str], Path]
-
-
-def settings(route: Route = "auto") -> IngestSettings:
-    return IngestSettings(ocr="off", jobs=1, route=route)
-
-
-def blocks(seed: int) -> str:
-    """A mosaic over the page's middle: every patch there looks different."""
-    colours = np.random.default_rng(seed).random((12, 9, 3))
-    cells = [(50 + 55 * col, 80 + 55 * row, colours[row, col]) for row in range(12) for col in range(9)]
-    return "".join(rectangle(x, y, 55, 55, " ".join(f"{part:.2f}" for part in colour)) for x, y, colour in cells)
-
-
-def report(path: Path, rotated: str = "") -> Path:
-    """Three pages: text only; a portrait one drawn over; one drawn over and turned by 90°."""
-    lines = "".join(
-        text(72, 760 - 20 * line, words)
-        for line, words in enumerate(["The capital expenditure in 2018", "was the cost of the north region."])
-    )
-    drawn = text(72, 790, "Costs by year") + blocks(1)
-    turned = text(72, 790, "Transport by region") + blocks(2) + rotated
-    plain = write(path.with_suffix(".plain"), pdf_bytes([lines, drawn, turned]))
-    with pypdfium2.PdfDocument(plain) as document:
-        page = document[2]
-        page.set_rotation(90)
-        document.save(path)
-        page.close()
-    plain.unlink()
-    return path
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -192,56 +171,9 @@ def test_scores_are_those_of_the_stored_vectors(index: Index, family: str, folde
 # Places
 
 
-def stored(index: Index, ref: PageRef) -> PatchVectors:
-    found = index.open().vectors("patches", ref)
-    assert found is not None
-    return found
-
-
-def cells(found: PatchVectors) -> np.ndarray:
-    """The patches by row and column, (rows, cols, dim)."""
-    assert found.places.grid is not None
-    return found.vectors[found.places.vectors].reshape(*found.places.grid, -1)
-
-
-def unlike_all_others(found: PatchVectors) -> tuple[int, int]:
-    """A cell whose row is past the last column, if it can be, and whose vector is least like any other's."""
-    rows, cols, _ = cells(found).shape
-    likeness = found.vectors @ found.vectors.T
-    np.fill_diagonal(likeness, -np.inf)
-    worst = likeness.max(axis=1)[found.places.vectors].reshape(rows, cols)
-    worst[np.arange(min(rows, cols)), np.arange(min(rows, cols))] = np.inf
-    if rows > cols:
-        worst[:cols] = np.inf
-    elif cols > rows:
-        worst[:, :rows] = np.inf
-    row, col = np.unravel_index(worst.argmin(), worst.shape)
-    return int(row), int(col)
-
-
 @pytest.mark.parametrize("ref", [CHART, ROTATED])
 def test_a_planted_signal_wins_at_its_row_and_column(ref: PageRef, index: Index, family: str) -> None:
-    found = stored(index, ref)
-    grid = found.places.grid
-    assert grid == (GRIDS[family] if ref == CHART else GRIDS[family][::-1])
-    rows, cols = grid
-    row, col = unlike_all_others(found)
-    vector = cells(found)[row, col]
-    query = QueryVectors(vector[None], ("planted",), np.ones(1, np.float32))
-
-    legs = [Leg(**leg) for leg in index.open().settings()["legs"] if leg["name"] == "patches"]
-    best, *_ = search(index.open(), "", {"patches": query}, legs, "maxsim", Filter(), 3)
-    assert best.ref == ref
-    ((token,),) = (leg.token_scores for leg in best.legs)
-    assert token.box == pytest.approx((col / cols, row / rows, (col + 1) / cols, (row + 1) / rows), abs=1e-4)
-
-    values = question_map(token_maps(query, found), np.ones(1, np.float32))
-    assert np.unravel_index(values.argmax(), (rows, cols)) == (row, col)
-    height, width = 10 * rows, 10 * cols
-    for smooth in (False, True):
-        raster = cell_map(values, found.places, height, width, smooth=smooth)
-        y, x = np.unravel_index(raster.argmax(), raster.shape)
-        assert (y // 10, x // 10) == (row, col)
+    check_planted_signal(index, ref, GRIDS[family] if ref == CHART else GRIDS[family][::-1])
 
 
 def test_a_rotated_page_has_its_places_where_a_person_sees_them(
@@ -270,11 +202,6 @@ def test_a_rotated_page_has_its_places_where_a_person_sees_them(
     assert bottom > x / 595
 
 
-def warmth(drawn: Image.Image, plain: Image.Image) -> np.ndarray:
-    """How much of each pixel's blue a heatmap has taken (it lays yellow to orange on the page)."""
-    return np.asarray(plain, np.int32)[:, :, 2] - np.asarray(drawn, np.int32)[:, :, 2]
-
-
 def test_heatmap_of_a_drawn_page(index: Index) -> None:
     hit = next(hit for hit in index.search(QUESTION) if hit.page == 3)
     drawn, plain = hit.heatmap(side=600), hit.image(side=600)
@@ -289,20 +216,7 @@ def test_heatmap_of_a_drawn_page(index: Index) -> None:
 
 
 def test_heat_is_painted_on_the_patch_that_matches(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The question is a patch's own vector: of the white ground only what lies at that patch turns yellow."""
-    found = stored(index, ROTATED)
-    rows, cols = found.places.grid or (0, 0)
-    row, col = unlike_all_others(found)
-    query = QueryVectors(cells(found)[row, col][None], ("planted",), np.ones(1, np.float32))
-    monkeypatch.setattr(index, "_encode", lambda question: {"patches": query})
-    monkeypatch.setattr(
-        index, "page_image", lambda document, page, side: Image.new("RGB", (20 * cols, 20 * rows), "white")
-    )
-    warm = warmth(
-        index.highlight("planted", "report.pdf", 3, "planted").image, Image.new("RGB", (20 * cols, 20 * rows), "white")
-    )
-    mean = warm.reshape(rows, 20, cols, 20).mean(axis=(1, 3))
-    assert np.unravel_index(mean.argmax(), mean.shape) == (row, col)
+    check_heat(index, monkeypatch)
 
 
 # One index, one model

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -22,6 +24,7 @@ from PIL import Image
 
 from visrag import Index
 from visrag.cli import main
+from visrag.encode.catalogue import KnownModel, known_models
 
 REPORT = "harrowmere-annual-report.pdf"
 QUESTION = "How many people can stand in a Kestrel tram?"
@@ -121,6 +124,47 @@ def bad(tmp_path: Path) -> Path:
     (folder / "broken.pdf").write_bytes(b"%PDF-1.7 and nothing else")
     (folder / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n but no picture")
     return folder
+
+
+# Models
+
+
+def test_models_fit_into_80_columns() -> None:
+    result = visrag("models")
+    assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert re.search(r"^vidore/colqwen2\.5-v0\.2 +\+ +128 +768 +60\.1 +52\.4 +MIT\*$", result.stdout, re.M)
+    assert re.search(r"^colbert-ir/colbertv2\.0 +128 +69\.6 +MIT$", result.stdout, re.M)
+
+
+def test_models_as_json_have_all_fields() -> None:
+    rows = parsed("models")
+    fields = {field.name for field in dataclasses.fields(KnownModel)}
+    assert [row["id"] for row in rows] == [model.id for model in known_models()]
+    assert all(set(row) == fields for row in rows)
+    assert parsed("models", "colpali-v1.3") in rows
+
+
+def test_one_model_is_told_in_full() -> None:
+    told = visrag("models", "vidore/colqwen2.5-v0.2").stdout
+    for fact in (
+        "ColQwen2_5",
+        "6f6fcdfd1a114dfe365f529701b33d66b9349014",
+        "vidore/colqwen2.5-base",
+        "54.02",
+        "Qwen Research",
+    ):
+        assert fact in told
+    assert "embeddings-benchmark/results at f4cc6c8" in told
+    assert "None" not in told
+
+
+def test_a_model_that_is_not_known() -> None:
+    result = visrag("models", "walrus")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "visrag: no model walrus is in the table of models (visrag models). Others may be used all the same\n"
+    )
 
 
 # JSON

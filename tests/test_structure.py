@@ -65,7 +65,10 @@ def test_public_names() -> None:
         visrag.index_of  # noqa: B018
 
 
-@pytest.mark.parametrize("module", ["visrag", "visrag.cli", "visrag.index", "visrag.ingest", "visrag.store.local"])
+@pytest.mark.parametrize(
+    "module",
+    ["visrag", "visrag.cli", "visrag.index", "visrag.ingest", "visrag.store.local", "visrag.encode.catalogue"],
+)
 def test_nothing_heavy_is_imported_before_it_is_needed(module: str) -> None:
     heavy = "{'torch', 'transformers', 'sentence_transformers', 'pypdfium2', 'rapidocr', 'PIL'}"
     code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"

@@ -28,6 +28,8 @@ from .show import (
     print_hits,
     print_info,
     print_ingest,
+    print_model,
+    print_models,
     print_report,
     print_rows,
     print_status,
@@ -401,6 +403,19 @@ def info(path: str, as_json: bool) -> None:
     """Show what the index holds, what it takes, and what it is searched with."""
     with _open(path) as index:
         print_info(index.info(), as_json)
+
+
+@main.command()
+@click.argument("name", required=False)
+@_json_option
+def models(name: str | None, as_json: bool) -> None:
+    """List models that visrag knows of, or all about the model NAME. Others may be used, too."""
+    from .encode.catalogue import known_model, known_models
+
+    if name is None:
+        print_models(known_models(), as_json)
+    else:
+        print_model(known_model(name), as_json)
 
 
 @main.command()

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
     from .check import Check
+    from .encode.catalogue import KnownModel
     from .hits import Hit
     from .info import Info
     from .ingest import Progress, Summary
@@ -229,6 +231,57 @@ def print_info(info: Info, as_json: bool) -> None:
     click.echo(f"a page takes {size_text(found['bytes_per_page'])} on the disk, and {memory} of bits in memory")
     how = "numpy, which is slow: there was no C compiler at install, or VISRAG_KERNEL asks for it"
     click.echo(f"MaxSim: {how if info.kernel == 'numpy' else info.kernel}, {_count(info.threads, 'thread')}")
+
+
+def print_models(models: Sequence[KnownModel], as_json: bool) -> None:
+    """The tables of models, in 80 columns, or all fields of each as JSON."""
+    if as_json:
+        click.echo(json.dumps([asdict(model) for model in models], ensure_ascii=False))
+        return
+    for kind, row in (("vision", _vision_row), ("text", _text_row)):
+        print_rows([row(model) for model in models if model.kind == kind], as_json=False)
+        click.echo()
+    click.echo("+ needs visrag[colpali]   - cannot be loaded   * its base has another licence")
+    click.echo("dim: numbers of a vector   page: vectors of a page's picture, at most")
+    click.echo("published nDCG × 100: ViDoRe V2 @5 and V3 (public) @10, NanoBEIR, SciFact @10")
+    click.echo("visrag models NAME shows all that is known of one, with its sources")
+
+
+def _vision_row(model: KnownModel) -> dict[str, Any]:
+    cells = {"dim": model.dim, "page": model.image_tokens, "V2": _score(model.vidore_v2), "V3": _score(model.vidore_v3)}
+    return {"vision model": model.id, "": _needs(model), **cells, "licence": _licence(model)}
+
+
+def _text_row(model: KnownModel) -> dict[str, Any]:
+    cells = {"dim": model.dim, "NanoBEIR": _score(model.nano_beir), "SciFact": _score(model.scifact)}
+    return {"text model": model.id, "": _needs(model), **cells, "licence": _licence(model)}
+
+
+def _needs(model: KnownModel) -> str:
+    return {"sentence-transformers": "", "colpali-engine": "+"}.get(model.library, "-")
+
+
+def _licence(model: KnownModel) -> str:
+    return (model.licence or "") + ("*" if model.base_licence else "")
+
+
+def _score(figure: float | None) -> str:
+    return "" if figure is None else f"{figure:.1f}"
+
+
+def print_model(model: KnownModel, as_json: bool) -> None:
+    """All that is known of one model."""
+    found = asdict(model)
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False))
+        return
+    sources = found.pop("sources")
+    rows = {name.replace("_", " "): value for name, value in found.items() if value not in (None, False)}
+    width = max(map(len, rows)) + 2
+    for name, value in rows.items():
+        click.echo(f"{name:{width}}{'yes' if value is True else value}")
+    for number, source in enumerate(sources):
+        click.echo(f"{'' if number else 'sources':{width}}{source}")
 
 
 def size_text(size: float) -> str:

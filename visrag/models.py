@@ -12,6 +12,7 @@ from typing import Any
 from .calibration import calibrate, principal_components
 from .canary import page_vectors, question_vectors, same_page, same_question
 from .encode import Encoder
+from .encode.catalogue import pinned
 from .encode.checkpoint import DEFAULT_MODEL
 from .encode.patches import PatchEncoder
 from .encode.reduced import ReducedEncoder, Reduction
@@ -66,7 +67,7 @@ class Models:
             if kind in settings["models"]:
                 _check_page(page, settings)
                 continue
-            settings["models"][kind] = self._wanted_of(kind) or DEFAULT_MODEL
+            settings["models"][kind] = pinned(self._wanted_of(kind) or DEFAULT_MODEL)
             settings["reduction"] = self._reduction.to_settings()
             settings["legs"] += [asdict(leg) for leg in encoder.legs]
             settings["levels"].update(levels)

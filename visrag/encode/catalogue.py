@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import UsageError
+from ..errors import EncoderError, UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,3 +73,17 @@ def pinned_revision(id: str) -> str | None:
         if id == model.base:
             return model.base_revision
     return None
+
+
+def pinned(model: str) -> str:
+    """A hub id with the commit that is downloaded, owner/name@revision, where it is pinned; others as they are."""
+    revision = pinned_revision(model)
+    return f"{model}@{revision}" if revision else model
+
+
+def refuse_unloadable(id: str) -> None:
+    """Raises EncoderError for a model of the table that cannot be loaded: a library might make something else of it."""
+    for model in known_models():
+        if model.id == id and model.library in ("remote code", "none"):
+            why = model.note or "its code comes from its own repository, and visrag runs none of that"
+            raise EncoderError(f"{id} cannot be loaded: {why}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EncoderError, UsageError
-from .catalogue import pinned_revision
+from .catalogue import pinned_revision, refuse_unloadable
 
 if TYPE_CHECKING:
     import torch
@@ -45,11 +45,18 @@ def find_checkpoint(model: str) -> Path:
     return _from_hub(model)
 
 
+def name_of(model: str) -> str:
+    """What a model goes by: the name of its folder, or its hub id without the revision."""
+    folder = Path(model).expanduser()
+    return folder.resolve().name if folder.is_dir() else model.partition("@")[0]
+
+
 def _from_hub(model: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     id, _, asked = model.partition("@")
+    refuse_unloadable(id)
     revision = asked or pinned_revision(id)
     try:
         return Path(snapshot_download(id, revision=revision))

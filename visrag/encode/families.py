@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import EncoderError, UsageError
 from ..records import Leg
-from .checkpoint import find_checkpoint, fingerprint
+from .checkpoint import find_checkpoint, fingerprint, name_of
 from .patches import PATCHES
 
 
@@ -88,7 +88,7 @@ def find_vision_checkpoint(model: str, visual_tokens: int | None = None) -> Chec
     Raises EncoderError where there is no such model, or it is of no family that visrag can load.
     """
     folder = find_checkpoint(model)
-    name = folder.resolve().name if Path(model).expanduser().is_dir() else model
+    name = name_of(model)
     if (folder / "modules.json").exists():
         return Checkpoint(folder, name, None, None, visual_tokens)
     base = None

@@ -22,7 +22,7 @@ import numpy as np
 from ..errors import EncoderError
 from ..records import Box, Floats, Leg, Page, PatchVectors, Places, QueryVectors, Word
 from .bert import BertQuestions
-from .checkpoint import DEFAULT_MODEL, find_checkpoint, fingerprint, page_dtype, pick_device
+from .checkpoint import DEFAULT_MODEL, find_checkpoint, fingerprint, name_of, page_dtype, pick_device
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +76,7 @@ class TextEncoder:
 
         The weights are read when they are first needed. Raises EncoderError.
         """
-        return cls(find_checkpoint(model), Path(model).name if Path(model).is_dir() else model, device, window)
+        return cls(find_checkpoint(model), name_of(model), device, window)
 
     # Questions
 

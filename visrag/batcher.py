@@ -1,4 +1,4 @@
-"""One thread that owns the models, and batches filled from the pieces of many threads."""
+"""Threads that own the models, and batches filled from the pieces of many other threads."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ class Stopped(Exception):
 
 
 class Batcher:
-    """``encode`` is called by any number of threads; one thread encodes what waits, up to a batch of pages at once.
+    """``encode`` is called by any number of threads; what waits is encoded together, up to a batch of pages at once.
 
-    ``observe`` is told of each batch: its pages, and how many there could have been.
+    One thread does so, and with a vision model a second, so that the pages of a batch are prepared while those of the
+    one before are in the model. ``observe`` is told of each batch: its pages, and how many there could have been.
     """
 
     def __init__(self, encoders: Encoders, observe: Callable[[int, int], None] | None = None) -> None:
@@ -38,13 +39,18 @@ class Batcher:
         self._observe = observe
         self._orders: queue.Queue[_Order] = queue.Queue()
         self._stopping = threading.Event()
-        threading.Thread(target=self._run, name="encode", daemon=True).start()
+        for number in range(1 if encoders.vision is None else 2):
+            threading.Thread(target=self._run, name=f"encode-{number}", daemon=True).start()
 
     def encode(self, pages: Sequence[Page], route: Route) -> Encoded:
         """As ``Encoders.encode``. Waits for its turn. Raises Stopped where it does not come."""
+        return self.submit(pages, route).result()
+
+    def submit(self, pages: Sequence[Page], route: Route) -> Future[Encoded]:
+        """As ``encode``, which waits for this."""
         order = _Order(pages, route)
         self._orders.put(order)
-        return order.result.result()
+        return order.result
 
     def stop(self) -> None:
         """Encode nothing more but what was begun."""
@@ -56,14 +62,19 @@ class Batcher:
             batch = [held or self._orders.get()]
             held = None
             count = len(batch[0].pages)
-            while not self._orders.empty():
-                order = self._orders.get()
+            while (order := self._waiting()) is not None:
                 count += len(order.pages)
                 if order.route != batch[0].route or count > self._encoders.batch:
                     held = order
                     break
                 batch.append(order)
             self._encode(batch)
+
+    def _waiting(self) -> _Order | None:
+        try:
+            return self._orders.get_nowait()
+        except queue.Empty:
+            return None
 
     def _encode(self, batch: Sequence[_Order]) -> None:
         pages = [page for order in batch for page in order.pages]

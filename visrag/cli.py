@@ -116,7 +116,7 @@ _read_options = _options(
     ),
     _password_options,
     click.option("--link", is_flag=True, help="Keep the paths of the files, not copies of them."),
-    click.option("--jobs", type=click.IntRange(1), help="Rendering processes. [default: one a core, up to 4]"),
+    click.option("--jobs", type=click.IntRange(1), help="Rendering processes. [default: one a core, up to 8]"),
     click.option(
         "--page-timeout",
         type=click.FloatRange(0, 86_400, min_open=True),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from .calibration import Level, chance_level
@@ -24,7 +26,8 @@ GROW_AFTER = 20  # batches that fit in memory before a batch that was halved is 
 class Encoders:
     """An index's encoders (``vision`` is None where it has none) and the chance levels of their legs.
 
-    ``batch``: pages encoded together. It is halved when memory runs out, and grows back.
+    ``batch``: pages encoded together. It is halved when memory runs out, and grows back. ``encode`` is for any number
+    of threads: the text model has its pages one after the other, the vision model sees to that itself.
     """
 
     text: Encoder
@@ -32,6 +35,7 @@ class Encoders:
     levels: Mapping[str, Level]
     batch: int = BATCH
     _fitted: int = field(default=0, init=False)
+    _reading: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __iter__(self) -> Iterator[Encoder]:
         return iter([self.text] if self.vision is None else [self.text, self.vision])
@@ -48,7 +52,9 @@ class Encoders:
             chosen = [i for i in range(len(pages)) if name in routes[i]]
             if encoder is None or not chosen:
                 continue
-            for index, legs in zip(chosen, self._run(encoder, [pages[i] for i in chosen]), strict=True):
+            with self._reading if name == "text" else nullcontext():
+                found = self._run(encoder, [pages[i] for i in chosen])
+            for index, legs in zip(chosen, found, strict=True):
                 result = results[index]
                 if isinstance(legs, EncoderError):
                     results[index] = legs

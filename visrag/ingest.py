@@ -1,20 +1,24 @@
 """The whole write path: files → pages → vectors → index.
 
-Rendering processes run ahead of the encoder by a bounded number of pages; a document becomes visible when
-its last page is in. What fails is recorded with its reason, and the rest goes on.
+Rendering processes run ahead of the encoder by a bounded number of pages, and the encoder ahead of the index by
+two batches; a document becomes visible when its last page is in. What fails is recorded with its reason, and the rest
+goes on.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from .ahead import Ended, Opened, Rendered, Rendering
+from .ahead import Ended, Opened, Rendered, Rendering, Woken
+from .batcher import Batcher, Encoded
 from .encoders import BATCH, Encoders, render_options, settings_hash
 from .errors import DocumentError, EncoderError, FileChanged, PageRefused, Reason
 from .kinds import sha256_of
@@ -25,6 +29,7 @@ from .sources import Source
 from .store import Generation, Store
 
 BATCH_WORDS = 50_000  # words on the pages encoded together, above which no further page is added
+AT_ONCE = 2  # batches with the encoder: one in the model, one prepared
 
 
 class Progress(Protocol):
@@ -103,8 +108,17 @@ def ingest_texts(store: Store, encoders: Encoders, texts: Mapping[str, str], pro
             progress.finish(sources[name])
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Pages with the encoder, and the documents that end with them, or with a batch before."""
+
+    pages: list[tuple[Source, Page]]
+    ending: list[tuple[Source, DocumentError | None]]
+    encoded: Future[Encoded]
+
+
 class _Run:
-    """One ingest: the documents that are open, and the pages that wait for the encoder."""
+    """One ingest: the documents that are open, the pages that wait for the encoder, and those that it has."""
 
     def __init__(
         self,
@@ -125,6 +139,7 @@ class _Run:
         self._locked: set[str] = set()  # documents of which the pictures are kept
         self._waiting: list[tuple[Source, Page]] = []
         self._ending: list[tuple[Source, DocumentError | None]] = []
+        self._batches: deque[_Batch] = deque()
         self._stamps: dict[str, tuple[int, int] | None] = {}
         self.replaces = False  # whether documents of the index are read again
         self.summary = Summary()
@@ -135,10 +150,12 @@ class _Run:
         self.summary.unchanged = len(sources) - len(todo)
         self._progress.start(sum(source.size for source in todo))
         options = render_options(self._settings, self._encoders.vision is not None)
+        batcher = Batcher(self._encoders)
         with Rendering(todo, self._settings, options) as rendering:
             try:
-                self._consume(rendering, len(todo))
+                self._consume(rendering, batcher, len(todo))
             finally:
+                batcher.stop()
                 for generation, _ in self._open.values():
                     self._store.abandon(generation)
         self.summary.seconds = time.monotonic() - begun
@@ -160,11 +177,13 @@ class _Run:
         self.replaces |= not same or locked
         return not same or locked
 
-    def _consume(self, rendering: Rendering, count: int) -> None:
+    def _consume(self, rendering: Rendering, batcher: Batcher, count: int) -> None:
         while self.summary.documents < count:
-            match rendering.next(wait=not self._waiting and not self._ending):
-                case None:
-                    self._flush()
+            match rendering.next(wait=bool(self._batches) or not (self._waiting or self._ending)):
+                case None:  # nothing is rendered, and the encoder has nothing
+                    self._submit(rendering, batcher)
+                case Woken():
+                    pass
                 case Opened(source, pages, kind, renderer, locked):
                     self._begin(source, pages, kind, renderer)
                     if locked:
@@ -180,7 +199,17 @@ class _Run:
                     raise error
             words = sum(len(page.words) for _, page in self._waiting)
             if len(self._waiting) >= BATCH or words >= BATCH_WORDS:
-                self._flush()
+                self._submit(rendering, batcher)
+            while self._batches and (len(self._batches) > AT_ONCE or self._batches[0].encoded.done()):
+                self._add_batch()
+
+    def _submit(self, rendering: Rendering, batcher: Batcher) -> None:
+        """Hand the pages that wait to the encoder."""
+        waiting, self._waiting = self._waiting, []
+        ending, self._ending = self._ending, []
+        encoded = batcher.submit([page for _, page in waiting], self._settings.route)
+        self._batches.append(_Batch(waiting, ending, encoded))
+        encoded.add_done_callback(lambda _: rendering.wake())
 
     def _begin(self, source: Source, pages: int, media_type: str, renderer: str) -> None:
         known = self._store.document(source.name) if self._tags is None else None
@@ -243,22 +272,21 @@ class _Run:
             return False
         return True
 
-    def _flush(self) -> None:
-        """Encode and store the pages that wait, then end the documents whose last page was among them."""
-        waiting, self._waiting = self._waiting, []
-        encoded = self._encoders.encode([page for _, page in waiting], self._settings.route)
+    def _add_batch(self) -> None:
+        """Store the oldest batch that the encoder has, once it is done, and end the documents that end with it."""
+        batch = self._batches.popleft()
         by_source: dict[Source, list[EncodedPage]] = {}
-        for (source, page), found in zip(waiting, encoded, strict=True):
+        for (source, page), found in zip(batch.pages, batch.encoded.result(), strict=True):
             if isinstance(found, EncoderError):
                 self._fail(source, DocumentError(source.name, page.number, Reason.ENCODER, str(found)))
             else:
                 by_source.setdefault(source, []).append(found)
         for source, pages in by_source.items():
             self._add(source, pages)
-        for source, _ in waiting:
+        for source, _ in batch.pages:
             self._progress.page(source, self._open[source.name][1])
-        while self._ending:
-            self._end(*self._ending.pop(0))
+        for source, error in batch.ending:
+            self._end(source, error)
 
     def _add(self, source: Source, pages: Sequence[EncodedPage]) -> None:
         """Store pages of a source; one that cannot be stored has failed."""

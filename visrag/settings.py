@@ -39,7 +39,7 @@ class IngestSettings:
     route: Route = "auto"
     link: bool = False
     passwords: tuple[str, ...] = field(default=(), repr=False)
-    jobs: int = field(default_factory=lambda: max(1, min(4, os.cpu_count() or 1)))
+    jobs: int = field(default_factory=lambda: max(1, min(8, os.cpu_count() or 1)))
     page_timeout: float = 60.0
     memory: int = MEMORY << 20
     max_pixels: int = 180_000_000

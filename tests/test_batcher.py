@@ -100,6 +100,23 @@ def test_a_batch_is_halved_when_memory_runs_out_and_grows_back() -> None:
     assert (max(encoder.batches), found.batch) == (16, 16)
 
 
+def test_a_batch_that_takes_too_long_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second a page: a batch of 32 takes half a minute, and progress would not show before."""
+    clock = [0.0]
+    monkeypatch.setattr("visrag.encoders.time.monotonic", lambda: clock[0])
+    encoder = Counting()
+    encode_pages = encoder.encode_pages
+
+    def slow(pages: Sequence[Page]) -> list[Mapping[str, PatchVectors]]:
+        clock[0] += len(pages)
+        return encode_pages(pages)
+
+    encoder.encode_pages = slow  # type: ignore[method-assign]
+    found = encoders(encoder)
+    assert values(found.encode(pages(*range(80)), "text")) == list(range(80))
+    assert encoder.batches == [32, 16, 8, 8, 8, 8]
+
+
 def test_a_page_too_large_for_the_memory_fails_alone() -> None:
     results = encoders(Counting(room=0)).encode(pages(1, 2), "text")
     assert [type(result) for result in results] == [EncoderError, EncoderError]

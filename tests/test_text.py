@@ -10,6 +10,7 @@ from threading import Thread
 import numpy as np
 import pytest
 from checkpoints import make_checkpoint
+from safetensors.torch import load_file, save_file
 
 from visrag.calibration import TEXTS
 from visrag.encode.bert import BertQuestions
@@ -228,3 +229,12 @@ def test_a_question_needs_no_torch() -> None:
     code = f"import sys; {use}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_weights_that_would_be_random_are_an_error(tmp_path: Path) -> None:
+    folder = make_checkpoint("ColBERT", tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    del weights["encoder.layer.0.output.dense.weight"]
+    save_file({name: value for name, value in weights.items() if "pooler" not in name}, folder / "model.safetensors")
+    with pytest.raises(EncoderError, match=r"1 of 39 weights are not in the checkpoint \(encoder.layer.0.output.dense"):
+        TextEncoder.load(str(folder), "cpu").encode_query("revenue")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 
@@ -26,7 +28,7 @@ from report_cases import (
 )
 from safetensors.torch import load_file, save_file
 
-from visrag import Index, IndexMismatch
+from visrag import Index, IndexMismatch, UsageError
 from visrag.encode.vision import load_vision
 from visrag.records import FULLTEXT, PageRef
 from visrag.search import CHANCE, WEIGHTS
@@ -104,6 +106,8 @@ def test_a_pdf_becomes_one_ranked_list_of_both_legs(pdf: Path, tmp_path: Path, f
         assert (summary.documents, summary.pages, summary.failures) == (1, 3, [])
         assert legs_of(index) == {TEXT: {"tokens", "windows"}, CHART: {"patches"}, ROTATED: {"patches"}}
         hits = index.search(QUESTION)
+        for hit in hits:  # whatever found them, evidence is painted
+            assert warmth(hit.heatmap(side=600), hit.image(side=600)).max() > 50
     assert [hit.rank for hit in hits] == [1, 2, 3]
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
     assert {(hit.page, leg.leg) for hit in hits for leg in hit.legs if leg.leg != "fulltext"} == {
@@ -231,6 +235,48 @@ def test_the_second_opening_takes_the_models_that_were_kept(
     assert encoders == {"tokens": "ColBERT", "patches": COLQWEN2, "fulltext": FULLTEXT.encoder}
     with Index(made(COLQWEN2, "auto"), vision=str(folder(COLQWEN2)), device="cpu") as index:
         assert len(index.search(QUESTION)) == 3
+
+
+def test_other_vectors_of_the_canarys_page_are_refused(
+    made: Callable[[str, Route], Path], pdf: Path, tmp_path: Path
+) -> None:
+    """As of a library that makes pictures smaller in another way, of which no hash tells. Questions may be asked."""
+    with Index(shutil.copytree(made(COLQWEN2, "auto"), tmp_path / "index"), device="cpu") as index:
+        settings_of = deepcopy(index.open().settings())
+        kept = settings_of["canary_page"]
+        patches = np.frombuffer(base64.b64decode(kept["patches"]), "<f4")
+        other = np.roll(patches.reshape(16, -1), 1, axis=0)
+        kept["patches"] = base64.b64encode(other.tobytes()).decode()
+        index.open().write_settings(settings_of)
+    with Index(tmp_path / "index", device="cpu") as index:
+        assert len(index.search(QUESTION)) == 3
+        with pytest.raises(IndexMismatch, match=f"{COLQWEN2} gives other vectors here than when the index was made"):
+            index.ingest(pdf, settings=settings())
+
+
+def test_an_index_keeps_its_image_tokens(pdf: Path, tmp_path: Path, folder: Folder) -> None:
+    models = {"text": str(folder("ColBERT")), "vision": str(folder(COLQWEN2))}
+    with Index(tmp_path / "index", **models, device="cpu", visual_tokens=20) as index:
+        index.ingest(pdf, settings=settings())
+        assert stored(index, CHART).places.grid == (5, 3)
+    with Index(tmp_path / "index", device="cpu") as index:
+        assert index.ingest(pdf, settings=settings("both")).failures == []
+        assert stored(index, CHART).places.grid == (5, 3)
+    other = Index(tmp_path / "index", device="cpu", visual_tokens=30)
+    with other, pytest.raises(IndexMismatch, match="was made with visual_tokens 20, not 30"):
+        other.search(QUESTION)
+    none = Index(tmp_path / "none", text=models["text"], device="cpu", visual_tokens=30)
+    with none, pytest.raises(UsageError, match="is for a vision model"):
+        none.ingest(pdf, settings=settings())
+
+
+def test_a_slow_model_on_the_cpu_is_said_to_be(
+    pdf: Path, tmp_path: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("visrag.canary.SLOW", 0.0)
+    with Index(tmp_path / "index", text=str(folder("ColBERT")), vision=str(folder(COLQWEN2)), device="cpu") as index:
+        index.ingest(pdf, settings=settings())
+    assert any("runs on the CPU: about" in record.getMessage() for record in caplog.records)
 
 
 def test_other_weights_are_refused(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -20,14 +21,16 @@ from .settings import IngestSettings, Route
 PAGES_VERSION = 2  # raised when the same file gives other pages than before
 BATCH = 32  # pages encoded together
 GROW_AFTER = 20  # batches that fit in memory before a batch that was halved is doubled again
+LONG = 10.0  # seconds; a batch that takes longer is halved, so that progress shows and a kill costs little
 
 
 @dataclass(slots=True)
 class Encoders:
     """An index's encoders (``vision`` is None where it has none) and the chance levels of their legs.
 
-    ``batch``: pages encoded together. It is halved when memory runs out, and grows back. ``encode`` is for any number
-    of threads: the text model has its pages one after the other, the vision model sees to that itself.
+    ``batch``: pages encoded together. It is halved when memory runs out or they take too long, and grows back.
+    ``encode`` is for any number of threads: the text model has its pages one after the other, the vision model sees to
+    that itself.
     """
 
     text: Encoder
@@ -69,6 +72,7 @@ class Encoders:
         results: list[Mapping[str, PatchVectors] | EncoderError] = []
         while len(results) < len(pages):
             some = pages[len(results) : len(results) + self.batch]
+            begun = time.monotonic()
             try:
                 results += _encode_each(encoder, some)
             except (MemoryError, RuntimeError) as error:
@@ -77,10 +81,14 @@ class Encoders:
                 self._fitted, self.batch = 0, max(1, len(some) // 2)
                 if len(some) == 1:
                     results.append(EncoderError(f"the memory is too small for this page ({error})"))
-            else:
+                continue
+            seconds = time.monotonic() - begun
+            if seconds > LONG:
+                self._fitted, self.batch = 0, max(1, len(some) // 2)
+            elif seconds < LONG / 2:
                 self._fitted += 1
-                if self._fitted >= GROW_AFTER and self.batch < BATCH:
-                    self._fitted, self.batch = 0, min(BATCH, 2 * self.batch)
+            if self._fitted >= GROW_AFTER and self.batch < BATCH:
+                self._fitted, self.batch = 0, min(BATCH, 2 * self.batch)
         return results
 
 

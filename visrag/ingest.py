@@ -198,7 +198,7 @@ class _Run:
                 case BaseException() as error:
                     raise error
             words = sum(len(page.words) for _, page in self._waiting)
-            if len(self._waiting) >= BATCH or words >= BATCH_WORDS:
+            if len(self._waiting) >= self._encoders.batch or words >= BATCH_WORDS:
                 self._submit(rendering, batcher)
             while self._batches and (len(self._batches) > AT_ONCE or self._batches[0].encoded.done()):
                 self._add_batch()

@@ -115,3 +115,23 @@ def page_dtype(device: str) -> torch.dtype:
         raise UsageError(f"VISRAG_DTYPE={forced}: must be float32 or bfloat16")
     native = device.startswith("cuda") or (device == "cpu" and torch.cpu._is_avx512_bf16_supported())
     return torch.bfloat16 if forced == "bfloat16" or (native and not forced) else torch.float32
+
+
+def check_weights(model: Any, name: str, folder: Path) -> None:
+    """Raises EncoderError where weights of a transformers model were not in its checkpoint, and so are random.
+
+    BERT's pooler may be missing: no vector of ours comes out of it.
+    """
+    # transformers marks what it read from the files; what it had to make up it leaves unmarked
+    weights = model.state_dict(keep_vars=True)
+    missing = [
+        weight
+        for weight, value in weights.items()
+        if (not getattr(value, "_is_hf_initialized", False) or value.is_meta) and not weight.startswith("pooler.")
+    ]
+    if missing:
+        names = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        raise EncoderError(
+            f"{name}: {len(missing)} of {len(weights)} weights are not in the checkpoint ({names}): its "
+            f"vectors would be random. Is {folder} complete, and made for this version of transformers?"
+        )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EncoderError, MissingExtra
-from .checkpoint import pick_device
-from .families import Checkpoint, check_weights, find_vision_checkpoint, loading
+from .checkpoint import check_weights, pick_device
+from .families import Checkpoint, find_vision_checkpoint, loading
 from .patches import Features, PatchEncoder, Task
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class ColpaliEncoder(PatchEncoder):
             model = getattr(models, family.architecture).from_pretrained(checkpoint.folder, dtype=dtype)
             _tie_weights(model)
             processor = getattr(models, family.processor).from_pretrained(checkpoint.folder)
-        check_weights(model, checkpoint)
+        check_weights(model, checkpoint.name, checkpoint.folder)
         return cls(model.to(device).eval(), processor, checkpoint, batch_size)
 
     def _forward(self, features: Features, task: Task) -> tuple[torch.Tensor, torch.Tensor]:

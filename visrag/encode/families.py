@@ -125,18 +125,3 @@ def loading(checkpoint: Checkpoint) -> Iterator[None]:
         raise EncoderError(
             f"{checkpoint.name} ({checkpoint.folder}) could not be loaded: {type(error).__name__}: {error}"
         ) from error
-
-
-def check_weights(model: Any, checkpoint: Checkpoint) -> None:
-    """Raises EncoderError where weights of a transformers model were not in the checkpoint, and so are random."""
-    # transformers marks what it read from the files; what it had to make up it leaves unmarked
-    weights = model.state_dict(keep_vars=True)
-    missing = [
-        name for name, value in weights.items() if not getattr(value, "_is_hf_initialized", False) or value.is_meta
-    ]
-    if missing:
-        names = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
-        raise EncoderError(
-            f"{checkpoint.name}: {len(missing)} of {len(weights)} weights are not in the checkpoint ({names}): its "
-            f"vectors would be random. Is {checkpoint.folder} complete, and made for this version of transformers?"
-        )

@@ -22,7 +22,7 @@ import numpy as np
 from ..errors import EncoderError
 from ..records import Box, Floats, Leg, Page, PatchVectors, Places, QueryVectors, Word
 from .bert import BertQuestions
-from .checkpoint import DEFAULT_MODEL, find_checkpoint, fingerprint, name_of, page_dtype, pick_device
+from .checkpoint import DEFAULT_MODEL, check_weights, find_checkpoint, fingerprint, name_of, page_dtype, pick_device
 
 if TYPE_CHECKING:
     import torch
@@ -260,6 +260,7 @@ def _load(folder: Path, dense: bool, device: str | None) -> Any:
         model = kind(str(folder), device=device, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise EncoderError(f"the model in {folder} could not be loaded: {error}") from error
+    check_weights(model[0].model, folder.name, folder)
     model.eval()
     return model
 

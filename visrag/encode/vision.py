@@ -6,9 +6,9 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EncoderError
-from .checkpoint import pick_device
+from .checkpoint import check_weights, pick_device
 from .colpali import ColpaliEncoder
-from .families import Checkpoint, check_weights, find_vision_checkpoint, loading
+from .families import Checkpoint, find_vision_checkpoint, loading
 from .patches import Features, PatchEncoder, Task
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class VisionEncoder(PatchEncoder):
             )
         if getattr(model.processor, "image_processor", None) is None:
             raise EncoderError(f"{checkpoint.name} reads text, not pictures: it cannot be a vision model")
-        check_weights(model[0].model, checkpoint)
+        check_weights(model[0].model, checkpoint.name, checkpoint.folder)
         return cls(model, checkpoint, batch_size)
 
     def _features(self, processor: Any, what: Image | str, task: Task) -> Features:

@@ -49,19 +49,17 @@ def page_vectors(encoder: PatchEncoder) -> dict[str, Any]:
     The page is encoded alone, and together with another: both must give the same vectors. Raises EncoderError where
     they don't, and for NaN or infinity. On a CPU a warning says how slow it is.
     """
-    pages = [_page(1), _page(2)]
     begun = time.perf_counter()
-    alone = [found[PATCHES] for found in encoder.encode_in(pages, 1)]
-    seconds = (time.perf_counter() - begun) / len(pages)
-    together = [found[PATCHES] for found in encoder.encode_in(pages, len(pages))]
-    name = encoder.legs[0].encoder
-    least = min(_cosine(one.vectors, other.vectors) for one, other in zip(alone, together, strict=True))
-    if least < COSINE:
+    alone = encoder.encode_in([_page(1)], 1)[0][PATCHES]
+    seconds = time.perf_counter() - begun
+    _, together = (found[PATCHES] for found in encoder.encode_in([_page(2), _page(1)], 2))
+    name, same = encoder.legs[0].encoder, _cosine(alone.vectors, together.vectors)
+    if same < COSINE:
         why = "its vectors cannot be trusted here. Try another version of torch or transformers, or another device"
-        raise EncoderError(f"{name} gives a page other vectors among others than alone (cosine {least:.4f}): {why}")
+        raise EncoderError(f"{name} gives a page other vectors among others than alone (cosine {same:.4f}): {why}")
     if encoder.device == "cpu" and seconds > SLOW:
         log.warning("%s runs on the CPU: about %.0f s a page. A GPU encodes some 50 pages in a second", name, seconds)
-    return _kept(alone[0])
+    return _kept(alone)
 
 
 def same_page(found: Mapping[str, Any], kept: Mapping[str, Any]) -> bool:

@@ -12,13 +12,15 @@ from .store.local import LegUsage, LocalStore
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """``legs``, ``bytes`` (on the disk, by what they are for), and the ``kernel`` and ``threads`` with which MaxSim is
-    computed here, are of an index in a folder; one on Qdrant has none of them."""
+    """``visual_tokens``: image tokens of a page, at most, where that was chosen. ``legs``, ``bytes`` (on the disk, by
+    what they are for), and the ``kernel`` and ``threads`` with which MaxSim is computed here, are of an index in a
+    folder; one on Qdrant has none of them."""
 
     index: str
     documents: int
     pages: int
     models: dict[str, str]
+    visual_tokens: int | None
     legs: list[LegUsage]
     bytes: dict[str, int]
     kernel: str
@@ -37,8 +39,9 @@ def read_info(store: Store, where: str) -> Info:
     """Raises UsageError for a VISRAG_KERNEL or VISRAG_THREADS that cannot be."""
     documents = store.documents()
     pages = sum(document.indexed for document in documents)
-    models = store.settings().get("models", {})
+    settings = store.settings()
+    models = settings.get("models", {}), settings.get("visual_tokens")
     if not isinstance(store, LocalStore):
-        return Info(where, len(documents), pages, models, [], {}, "", 0)
+        return Info(where, len(documents), pages, *models, [], {}, "", 0)
     used = store.legs_used(), store.bytes_used()
-    return Info(where, len(documents), pages, models, *used, kernel(), threads())
+    return Info(where, len(documents), pages, *models, *used, kernel(), threads())

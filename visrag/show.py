@@ -208,7 +208,9 @@ def print_info(info: Info, as_json: bool) -> None:
         click.echo(json.dumps(found, ensure_ascii=False))
         return
     click.echo(f"{_printable(info.index)}: {_count(info.documents, 'document')}, {_count(info.pages, 'page')}")
-    click.echo(", ".join(f"{kind} model {_printable(name)}" for kind, name in info.models.items()) or "no model yet")
+    told = [f"{kind} model {_printable(name)}" for kind, name in info.models.items()]
+    told += [f"at most {info.visual_tokens} image tokens a page"] if info.visual_tokens else []
+    click.echo(", ".join(told) or "no model yet")
     if not info.kernel:
         return
     pages = max(1, info.pages)

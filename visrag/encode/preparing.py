@@ -114,5 +114,5 @@ def fetch(tensor: torch.Tensor) -> Fetched:
 
     there = tensor.to("cpu", non_blocking=True)  # into pinned memory
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    event.record()
+    event.record(torch.cuda.current_stream(tensor.device))
     return Fetched(there, event)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from visrag.batcher import Batcher
+from visrag.batcher import Batcher, Stopped
 from visrag.encoders import BATCH, GROW_AFTER, Encoders
 from visrag.errors import EncoderError
 from visrag.records import EncodedPage, Leg, Page, PatchVectors, Places, QueryVectors
@@ -70,6 +70,31 @@ def test_what_waits_is_encoded_together_and_each_gets_its_own() -> None:
         assert [values(other.result()) for other in others] == [[10.0 * i, 10.0 * i + 1] for i in range(1, 9)]
     assert encoder.batches == [1, 16]
     assert observed == [(1, BATCH), (16, BATCH)]
+
+
+def test_when_it_is_stopped_nothing_more_is_encoded_and_its_threads_end() -> None:
+    encoder = Counting()
+    encoder.open.clear()
+    before = set(threading.enumerate())
+    batcher = Batcher(encoders(encoder))
+    threads = set(threading.enumerate()) - before
+    begun = batcher.submit(pages(0), "text")
+    while not encoder.batches:
+        pass
+    waiting = batcher.submit(pages(1), "text")
+    batcher.stop()
+    batcher.stop()
+    late = batcher.submit(pages(2), "text")
+    encoder.open.set()
+    assert values(begun.result(10)) == [0.0]
+    for order in (waiting, late):
+        with pytest.raises(Stopped):
+            order.result(10)
+    for thread in threads:
+        thread.join(10)
+    assert len(threads) == 1
+    assert not any(thread.is_alive() for thread in threads)
+    assert encoder.batches == [1]
 
 
 def test_an_error_costs_only_its_piece() -> None:

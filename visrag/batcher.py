@@ -37,8 +37,9 @@ class Batcher:
     def __init__(self, encoders: Encoders, observe: Callable[[int, int], None] | None = None) -> None:
         self._encoders = encoders
         self._observe = observe
-        self._orders: queue.Queue[_Order] = queue.Queue()
-        self._stopping = threading.Event()
+        self._orders: queue.Queue[_Order | None] = queue.Queue()  # None: there will be no more
+        self._ordering = threading.Lock()
+        self._stopping = False
         for number in range(1 if encoders.vision is None else 2):
             threading.Thread(target=self._run, name=f"encode-{number}", daemon=True).start()
 
@@ -49,37 +50,48 @@ class Batcher:
     def submit(self, pages: Sequence[Page], route: Route) -> Future[Encoded]:
         """As ``encode``, which waits for this."""
         order = _Order(pages, route)
-        self._orders.put(order)
+        with self._ordering:
+            if self._stopping:
+                order.result.set_exception(Stopped())
+            else:
+                self._orders.put(order)
         return order.result
 
     def stop(self) -> None:
-        """Encode nothing more but what was begun."""
-        self._stopping.set()
+        """Encode nothing more but what was begun. The threads end."""
+        with self._ordering:
+            if not self._stopping:
+                self._stopping = True
+                self._orders.put(None)
 
     def _run(self) -> None:
         held: _Order | None = None
-        while True:
-            batch = [held or self._orders.get()]
-            held = None
-            count = len(batch[0].pages)
+        while (first := held or self._orders.get()) is not None:
+            batch, held = [first], None
+            count = len(first.pages)
             while (order := self._waiting()) is not None:
                 count += len(order.pages)
-                if order.route != batch[0].route or count > self._encoders.batch:
+                if order.route != first.route or count > self._encoders.batch:
                     held = order
                     break
                 batch.append(order)
             self._encode(batch)
+        self._orders.put(None)  # for another thread
 
     def _waiting(self) -> _Order | None:
+        """The next order, None where there is none."""
         try:
-            return self._orders.get_nowait()
+            order = self._orders.get_nowait()
         except queue.Empty:
             return None
+        if order is None:
+            self._orders.put(None)
+        return order
 
     def _encode(self, batch: Sequence[_Order]) -> None:
         pages = [page for order in batch for page in order.pages]
         try:
-            if self._stopping.is_set():
+            if self._stopping:
                 raise Stopped
             results = self._encoders.encode(pages, batch[0].route)
         except Exception as error:  # of a library; raised again where the piece was asked for

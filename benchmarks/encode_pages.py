@@ -21,12 +21,13 @@ from visrag.render import RenderOptions
 LETTER = (612.0, 792.0)
 SIZES = (A4, LETTER, A4, (A4[1], A4[0]))  # of documents in turn; one in four is landscape
 DOCUMENT = 16  # pages of a document
-WORDS = (
-    "revenue cost region transport capital expenditure passengers energy museum visitors quarter growth market share "
-    "north south east west forecast budget station tram harbour water heating roof school hospital rent interest loan "
-    "annual report table figure compared previous year increase decrease percent thousand million average total net "
-    "gross margin supply demand contract supplier delivery index price volume staff training safety audit board plan"
-).split(" ")  # noqa: SIM905
+VOCABULARY = """
+revenue cost region transport capital expenditure passengers energy museum visitors quarter growth market share
+north south east west forecast budget station tram harbour water heating roof school hospital rent interest loan
+annual report table figure compared previous year increase decrease percent thousand million average total net
+gross margin supply demand contract supplier delivery index price volume staff training safety audit board plan
+"""
+WORDS = VOCABULARY.split()
 
 
 def drawn(number: int, size: tuple[float, float], changed: bool = False) -> str:

@@ -26,8 +26,6 @@ def load_dtype(device: str) -> Any:
 def by_sentence_transformers(model: Model, root: Path, layers: int | None, device: str) -> Encode:
     from sentence_transformers import MultiVectorEncoder
 
-    if model.native is None:
-        raise ImportError("sentence-transformers does not load this family")
     folder = checkpoint(model, root, layers, device)
     encoder = MultiVectorEncoder(str(folder), device=device, model_kwargs={"dtype": load_dtype(device)})
     return lambda pictures, size: encoder.encode_document(
@@ -69,6 +67,9 @@ def peers(model: Model, root: Path, layers: int | None, device: str) -> Iterator
         if find_spec(name.replace("-", "_")) is None:
             yield name, f"is not installed: pip install {name}"
             continue
+        if load is by_sentence_transformers and model.native is None:
+            yield name, "does not load this family"
+            continue
         try:
             encode: Encode | str = load(model, root, layers, device)
         except Exception as error:  # whatever a peer does wrong costs no other
@@ -81,7 +82,7 @@ def best_size(encode: Encode, pictures: Sequence[Any], most: int) -> tuple[int, 
     rates: dict[int, float] = {}
     worse, size = 0, 1
     while size <= min(most, len(pictures)) and worse < 2:
-        some = pictures[: max(4 * size, min(32, len(pictures)))]
+        some = pictures[: max(2 * size, min(32, len(pictures)))]
         try:
             encode(some[:size], size)
             begun = time.perf_counter()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from encode_models import VISION, as_bfloat16
+from encode_models import VISION
 from encode_pages import read
 
 from visrag.encode.patches import PATCHES
@@ -114,8 +114,6 @@ def stages(
     found["to the device"] = seconds(lambda: {k: v.to(device) for k, v in features.items()}, device) / batch
     model = module_of(encoder)
     inputs = {name: value.to(device) for name, value in features.items()}
-    if next(model.parameters()).dtype == torch.bfloat16:
-        inputs = {name: as_bfloat16(value) for name, value in inputs.items()}
 
     def forward() -> Any:
         with torch.inference_mode():
@@ -182,14 +180,11 @@ def bound(found: dict[str, float], jobs: int) -> str:
 
 @contextmanager
 def idle_share(device: str) -> Iterator[dict[str, float]]:
-    """Fills in "idle", the share of the time in which no kernel ran; nothing on a CPU."""
-    found: dict[str, float] = {}
-    if not device.startswith("cuda"):
-        yield found
-        return
+    """Fills in "idle", the share of the time in which no kernel ran."""
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
+    found: dict[str, float] = {}
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         synchronise(device)
         begun = time.perf_counter()

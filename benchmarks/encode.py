@@ -39,6 +39,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -60,6 +61,7 @@ from visrag.encode.vision import load_vision
 from visrag.records import Page
 from visrag.settings import IngestSettings
 
+SIZES = (100_000, 768, 128, 20)  # of maxsim: pages, patches, dimensions, tokens
 PARTS = ("encode", "peers", "end-to-end", "stages", "checks", "maxsim")
 DEFAULTS = {
     "cuda": {"pages": 256, "check_pages": 500, "stage_batch": 8},
@@ -125,7 +127,7 @@ def encode(bench: Bench) -> None:
             bench.encoder.encode_pages(pages[:SHORT])
     row = {"pages": len(pages), "pages_per_s": bench.ours, "tflop": flops / len(pages) / 1e12}
     row |= {"mfu": flops / taken / peak, "peak_tflop_per_s": peak / 1e12, **short}
-    text = f"{bench.ours:8.2f} pages/s of {row['tflop']:.2f} TFLOP  MFU {row['mfu']:.0%} of {peak / 1e12:.2f} TFLOP/s"
+    text = f"{bench.ours:8.3g} pages/s of {row['tflop']:.2f} TFLOP  MFU {row['mfu']:.0%} of {peak / 1e12:.2f} TFLOP/s"
     bench.tell("encode", f"{text} ({which})  idle {percent(short)}", **row)
 
 
@@ -157,8 +159,8 @@ def beside_peers(bench: Bench) -> None:
         finally:
             del found
             bench.free()
-        tries = ", ".join(f"{n}: {each:.2f}" for n, each in tried.items())
-        text = f"{theirs:8.2f} pages/s by {name}, {size} at once (tried {tries}); times {bench.ours / theirs:.2f}"
+        tries = ", ".join(f"{n}: {each:.3g}" for n, each in tried.items())
+        text = f"{theirs:8.3g} pages/s by {name}, {size} at once (tried {tries}); times {bench.ours / theirs:.2f}"
         row = {"peer": name, "pages_per_s": theirs, "batch": size, "tried": tried, "times": bench.ours / theirs}
         bench.tell("peers", text, **row)
 
@@ -185,7 +187,7 @@ def end_to_end(bench: Bench) -> None:
                 index.ingest(*some, settings=settings)
     found = statistics.median(rates[1:])
     row = {"pages_per_s": found, "pages": done.pages, "jobs": bench.args.jobs, **short}
-    line = f"{found:8.2f} pages/s with {bench.args.jobs} rendering processes  idle {percent(short)}"
+    line = f"{found:8.3g} pages/s with {bench.args.jobs} rendering processes  idle {percent(short)}"
     bench.tell("end-to-end", line, **row)
 
 
@@ -256,7 +258,9 @@ def counts(names: Sequence[str], layers: int | None, as_json: bool) -> None:
     from PIL import Image
 
     picture = Image.new("RGB", (1200, 1600), "white")
-    print("" if as_json else f"{'a page of 1,200 × 1,600 pixels':32} parameters, 10⁹  tokens  TFLOP  vision tower")
+    print(
+        end="" if as_json else f"{'a page of 1,200 × 1,600 pixels':32} parameters, 10⁹  tokens  TFLOP  vision tower\n"
+    )
     for name in names:
         counter = Counter(MODELS[name], layers)
         features = counter.features(picture)
@@ -264,7 +268,7 @@ def counts(names: Sequence[str], layers: int | None, as_json: bool) -> None:
         row = {"model": MODELS[name].label, "parameters": counter.parameters, "tokens": tokens}
         row |= {"flop": found.all, "flop_vision": found.vision, "vision_parameters": counter.vision_parameters}
         line = f"{row['model']:32} {counter.parameters / 1e9:16.2f} {tokens:7} {found.all / 1e12:6.2f}"
-        print(json.dumps(row) if as_json else f"{line} {found.vision / found.all:13.0%}", flush=True)
+        print(json.dumps(row) if as_json else f"{line} {found.vision / found.all:13.1%}", flush=True)
 
 
 def options() -> argparse.Namespace:
@@ -300,13 +304,14 @@ def options() -> argparse.Namespace:
 
 def main() -> None:
     args = options()
+    note = partial(print, file=sys.stderr if args.json else sys.stdout, flush=True)
     if args.layers:
-        print(f"A TRIAL with {args.layers} layers in each tower: no measurement")
+        note(f"A TRIAL with {args.layers} layers in each tower: no measurement")
     if args.count_only:
         counts(args.models, args.layers, args.json)
         return
     disable_progress_bar()
-    print(machine(args.device), flush=True)
+    note(machine(args.device))
     if [part for part in args.parts if part != "maxsim"]:
         with tempfile.TemporaryDirectory() as folder:
             root = args.models_dir or Path(folder) / "models"
@@ -316,10 +321,12 @@ def main() -> None:
             pages = list(read(files, args.pages))
             for name in args.models:
                 one(Bench(MODELS[name], args, root, files, pages, Counter(MODELS[name], args.layers)))
-    if "maxsim" in args.parts:
+    if "maxsim" in args.parts and not args.device.startswith("cuda"):
+        note("maxsim: left out, it needs CUDA (maxsim_gpu.py --check runs its kernel without)")
+    elif "maxsim" in args.parts:
         import maxsim_gpu
 
-        maxsim_gpu.run(args.device, args.json)
+        maxsim_gpu.run(args.json, SIZES)
 
 
 def one(bench: Bench) -> None:

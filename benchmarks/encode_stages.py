@@ -166,7 +166,7 @@ def bound(found: dict[str, float], jobs: int) -> str:
         "storing": found["store"],
     }
     slowest = max(ways, key=lambda name: ways[name])
-    need = ", ".join(f"{name} {1000 / taken:.1f}" for name, taken in ways.items())
+    need = ", ".join(f"{name} {1000 / taken:.3g}" for name, taken in ways.items())
     threads = found["preprocess"] / ways["the model"]
     processes = found["render"] / ways["the model"]
     return (

@@ -21,6 +21,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from types import SimpleNamespace
 from typing import Any
@@ -292,24 +293,23 @@ def engines(data: SimpleNamespace) -> Iterator[tuple[str, str, Scorer]]:
             print(f"left out: {name} ({error})", file=sys.stderr, flush=True)
 
 
-def run(device: str, as_json: bool, *sizes: int, rounds: int = 11) -> None:
+def run(as_json: bool, sizes: tuple[int, int, int, int], rounds: int = 11) -> None:
     """Prints the table. ``sizes``: pages, patches, dim, tokens."""
-    if not torch.cuda.is_available() or not device.startswith("cuda"):
-        print("maxsim: left out, it needs CUDA (maxsim_gpu.py --check runs the kernel without)", flush=True)
-        return
-    pages, patches, dim, tokens = sizes or (100_000, 768, 128, 20)
-    print(check(device), flush=True)
+    device = "cuda"
+    pages, patches, dim, tokens = sizes
+    note = partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
+    note(check(device))
     speed = bandwidth(device)
     data = made(pages, patches, dim, tokens, device)
-    print(f"{torch.cuda.get_device_name(device)}, Triton {triton.__version__}, a copy moves {speed / 1e9:,.0f} GB/s")
-    print(f"{'engine':38} {'mode':9} {'ms':>8} {'GB/s':>7}   share  recall@10  times ours")
+    note(f"{torch.cuda.get_device_name(device)}, Triton {triton.__version__}, a copy moves {speed / 1e9:,.0f} GB/s")
+    note(f"{'engine':38} {'mode':9} {'ms':>8} {'GB/s':>7}   share  recall@10  times ours")
     exact, first = None, dict[str, float]()
     for name, mode, score in engines(data):
         try:
             found = score()
             taken = typical(score, rounds)
         except Exception as error:  # whatever a peer does wrong costs no other
-            print(f"{name:38} {mode:9} cannot: {type(error).__name__}: {str(error)[:160]}", flush=True)
+            note(f"{name:38} {mode:9} cannot: {type(error).__name__}: {str(error)[:160]}")
             continue
         exact = exact if exact is not None else best_ten(data)
         size = pages * patches * dim * (1 if mode == "int8" else 2)
@@ -342,7 +342,7 @@ def main() -> None:
     elif not torch.cuda.is_available():
         parser.error("no CUDA device here: --check runs the kernel in Triton's interpreter")
     else:
-        run("cuda", args.json, args.pages, args.patches, args.dim, args.tokens, rounds=args.rounds)
+        run(args.json, (args.pages, args.patches, args.dim, args.tokens), args.rounds)
 
 
 if __name__ == "__main__":

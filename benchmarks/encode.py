@@ -9,7 +9,7 @@ Speed does not depend on the values of weights: models have their real architect
 weights (encode_models.py); they lie in --models-dir and are loaded as a user's would be. Pages have text, a table and
 a chart, three in four are portrait. "TFLOP": of a page as the processor makes it, by torch's FlopCounterMode, which
 counts attention without regard to masks. "MFU": FLOPs of the pages a second, of those of the best of some large
-products of matrices in the same dtype, in the same run.
+products of matrices in the same dtype, in the same run. On a CPU peers compute in float32, as they do by default.
 
 Parts, each printed when it is done:
 
@@ -52,11 +52,12 @@ import torchvision_cpu  # noqa: F401
 from checkpoints import make_checkpoint
 from encode_models import MODELS, Counter, Model, checkpoint
 from encode_pages import DOCUMENT, make_pdfs, near_duplicates, pictures, read
-from encode_peers import best_size, load_dtype, peers, rate
+from encode_peers import best_size, peers, rate
 from encode_stages import bound, checks, idle_share, stages, synchronise
 from transformers.utils.logging import disable_progress_bar
 
 from visrag import Index
+from visrag.encode.checkpoint import page_dtype
 from visrag.encode.vision import load_vision
 from visrag.records import Page
 from visrag.settings import IngestSettings
@@ -227,7 +228,7 @@ RUN = {"encode": encode, "peers": beside_peers, "end-to-end": end_to_end, "stage
 
 def matrix_rate(device: str) -> tuple[float, str]:
     """FLOP/s of the best of some products of square matrices, and which that is."""
-    dtype = load_dtype(device)
+    dtype = page_dtype(device)
     best, which = 0.0, ""
     for side in (4096, 8192, 12_288, 16_384) if device.startswith("cuda") else (1024, 2048):
         a = torch.randn(side, side, device=device, dtype=dtype)

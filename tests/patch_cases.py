@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 from visrag.canary import page_vectors, same_page
@@ -124,6 +125,22 @@ def check_canary(load: Callable[[], PatchEncoder], changes: dict[str, Any]) -> N
         assert getattr(images, name) != value
         setattr(images, name, value)
         assert not same_page(page_vectors(encoder), kept), name
+
+
+def check_attention_calls(encoder: PatchEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of one shape attend in as many calls as one page does."""
+    attend, calls = torch.nn.functional.scaled_dot_product_attention, [0]
+
+    def counted(*rows: Any, **options: Any) -> Any:
+        calls[0] += 1
+        return attend(*rows, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+    pages = [page(picture(PORTRAIT, seed), seed) for seed in range(4)]
+    encoder.encode_in(pages[:1], 1)
+    alone, calls[0] = calls[0], 0
+    encoder.encode_in(pages, 4)
+    assert calls[0] == alone > 0
 
 
 def cosine(one: np.ndarray, other: np.ndarray) -> float:

@@ -20,6 +20,7 @@ from patch_cases import (
     LANDSCAPE,
     PORTRAIT,
     SIZES,
+    check_attention_calls,
     check_bfloat16,
     check_canary,
     check_one_is_many,
@@ -184,6 +185,11 @@ def test_from_a_pdf_to_a_heatmap(family: str, folder: Folder, tmp_path: Path, mo
         check_planted_signal(index, CHART, portrait)
         check_planted_signal(index, ROTATED, landscape)
         check_heat(index, monkeypatch)
+
+
+@pytest.mark.parametrize("family", MADE)
+def test_pages_of_one_shape_attend_together(family: str, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_attention_calls(load_vision(str(folder(family)), device="cpu"), monkeypatch)
 
 
 @pytest.mark.parametrize("family", MADE)

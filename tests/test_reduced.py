@@ -248,7 +248,7 @@ def test_api_command_line_and_queue_agree(pdf: Path, colbert: str, tmp_path: Pat
         Renderer() as renderer,
         Downloads(tmp_path / "downloads") as downloads,
     ):
-        hand = Hand(store, Models.of(settings).for_ingest(store), renderer, downloads)
+        hand = Hand(store, Models(settings.wanted).for_ingest(store), renderer, downloads)
         hand.enqueue(pdf, NO_OCR)
         hand.work()
     for name in ("cli", "queue"):

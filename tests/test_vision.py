@@ -20,6 +20,7 @@ from patch_cases import (
     LANDSCAPE,
     PORTRAIT,
     SIZES,
+    check_attention_calls,
     check_bfloat16,
     check_canary,
     check_one_is_many,
@@ -174,6 +175,11 @@ def test_a_meanmaxsim_model_counts_each_token_by_the_questions_length(
 @pytest.mark.parametrize("family", FAMILIES)
 def test_bfloat16(family: str, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     check_bfloat16(lambda: load_vision(str(folder(family)), device="cpu"), monkeypatch)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pages_of_one_shape_attend_together(family: str, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_attention_calls(load_vision(str(folder(family)), device="cpu"), monkeypatch)
 
 
 def test_two_threads_have_what_one_has(load: Load, folder: Folder) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EncoderError, MissingExtra
+from .attention import attend_together
 from .checkpoint import check_weights, pick_device
 from .families import Checkpoint, find_vision_checkpoint, loading
 from .patches import Features, PatchEncoder, Task
@@ -44,6 +45,7 @@ class ColpaliEncoder(PatchEncoder):
             _tie_weights(model)
             processor = getattr(models, family.processor).from_pretrained(checkpoint.folder)
         check_weights(model, checkpoint.name, checkpoint.folder)
+        attend_together(model)
         return cls(model.to(device).eval(), processor, checkpoint, batch_size)
 
     def _forward(self, features: Features, task: Task) -> tuple[torch.Tensor, torch.Tensor]:

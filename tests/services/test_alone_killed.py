@@ -34,6 +34,7 @@ LEASE = 3.0
 PARENT = """
 import sys, time
 from visrag.alone import Alone
+from visrag.settings import ModelSettings
 with Alone(sys.argv[1], ModelSettings(sys.argv[2], device="cpu"), lease=3.0) as alone:
     print(alone.pid, flush=True)
     time.sleep(600)

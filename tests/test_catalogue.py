@@ -15,6 +15,7 @@ from visrag.encode.checkpoint import find_checkpoint
 from visrag.encode.families import FAMILIES
 from visrag.errors import EncoderError, UsageError
 
+NEWEST = "0123456789" * 4  # the commit that the hub gives where none is asked for
 COLPALI = "vidore/colpali-v1.3"
 COLPALI_COMMIT = "1b5c8929330df1a66de441a9b5409a878f0de5b0"
 
@@ -26,7 +27,7 @@ def downloads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str
 
     def download(repo_id: str, *, revision: str | None = None) -> str:
         asked.append((repo_id, revision))
-        return str(tmp_path / "hub")
+        return str(tmp_path / "snapshots" / (revision or NEWEST))
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     return asked
@@ -122,13 +123,23 @@ def test_an_index_keeps_the_commit_that_it_was_made_with(
     downloads: list[tuple[str, str | None]], tmp_path: Path
 ) -> None:
     """So that a table that names another one later does not part the index from its model."""
-    make_checkpoint("ColBERT", tmp_path / "hub")
+    revision = known_model("answerai-colbert-small-v1").revision
+    for commit in (revision, NEWEST):
+        make_checkpoint("ColBERT", tmp_path / "snapshots" / str(commit))
     with Index(tmp_path / "index", text="answerdotai/answerai-colbert-small-v1", device="cpu") as index:
         index.ingest(write(tmp_path / "a.pdf", pdf_bytes([text(72, 700, "revenue")])))
         kept = index.open().settings()
-    revision = known_model("answerai-colbert-small-v1").revision
     assert kept["models"]["text"] == f"answerdotai/answerai-colbert-small-v1@{revision}"
     assert kept["legs"][0]["encoder"] == "answerdotai/answerai-colbert-small-v1"
     with Index(tmp_path / "index", device="cpu") as index:
         assert len(index.search("revenue")) == 1
     assert set(downloads) == {("answerdotai/answerai-colbert-small-v1", revision)}
+
+
+def test_so_it_does_of_a_model_that_is_not_in_the_table(
+    downloads: list[tuple[str, str | None]], tmp_path: Path
+) -> None:
+    make_checkpoint("ColBERT", tmp_path / "snapshots" / NEWEST)
+    with Index(tmp_path / "index", text="owner/unknown", device="cpu") as index:
+        index.ingest(write(tmp_path / "a.pdf", pdf_bytes([text(72, 700, "revenue")])))
+        assert index.open().settings()["models"]["text"] == f"owner/unknown@{NEWEST}"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from visrag.encode.sizing import FIRST, MOST, BatchSize
+from visrag.encode.sizing import FIRST, MOST, PATIENCE, BatchSize
 from visrag.errors import UsageError
 
 PAGE = 512  # tokens
@@ -47,11 +47,14 @@ def test_the_first_of_a_size_may_be_slow() -> None:
     assert search(seconds)[-1] == 4
 
 
-def test_batches_that_are_not_full_tell_nothing() -> None:
+def test_batches_that_are_not_full_tell_nothing_but_that_there_are_no_more_pages() -> None:
+    """Otherwise, as a batch is waited for as long as its size is searched for, nothing would ever overlap."""
     size = BatchSize()
-    for _ in range(10):
+    for _ in range(PATIENCE - 1):
         size.took(PAGE, 1, 1e-9)
     assert size.searching
+    size.took(PAGE, 1, 1e-9)
+    assert not size.searching
     assert size.pages(PAGE) == FIRST // PAGE
 
 

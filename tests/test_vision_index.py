@@ -254,6 +254,28 @@ def test_other_vectors_of_the_canarys_page_are_refused(
             index.ingest(pdf, settings=settings())
 
 
+@pytest.mark.parametrize(("arithmetic", "accepted"), [(None, False), ("bfloat16 cuda", True)])
+def test_what_rounds_otherwise_may_differ_more(
+    arithmetic: str | None, accepted: bool, made: Callable[[str, Route], Path], pdf: Path, tmp_path: Path
+) -> None:
+    """A page at a cosine of 0.995: within the rounding of a GPU's bfloat16, not of what the index was made with."""
+    with Index(shutil.copytree(made(COLQWEN2, "auto"), tmp_path / "index"), device="cpu") as index:
+        settings_of = deepcopy(index.open().settings())
+        kept = settings_of["canary_page"]
+        patches = np.frombuffer(base64.b64decode(kept["patches"]), "<f4")
+        noise = np.random.default_rng(0).standard_normal(patches.size)
+        noise *= 0.1 * np.linalg.norm(patches) / np.linalg.norm(noise)  # 1 / sqrt(1 + 0.1²) = 0.995
+        kept["patches"] = base64.b64encode((patches + noise).astype("<f4").tobytes()).decode()
+        kept["arithmetic"] = arithmetic or kept["arithmetic"]
+        index.open().write_settings(settings_of)
+    with Index(tmp_path / "index", device="cpu") as index:
+        if accepted:
+            assert index.ingest(pdf, settings=settings()).unchanged == 1
+        else:
+            with pytest.raises(IndexMismatch, match="other vectors"):
+                index.ingest(pdf, settings=settings())
+
+
 def test_an_index_keeps_its_image_tokens(pdf: Path, tmp_path: Path, folder: Folder) -> None:
     models = {"text": str(folder("ColBERT")), "vision": str(folder(COLQWEN2))}
     with Index(tmp_path / "index", **models, device="cpu", visual_tokens=20) as index:

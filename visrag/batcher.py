@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -37,11 +37,13 @@ class Batcher:
     def __init__(self, encoders: Encoders, observe: Callable[[int, int], None] | None = None) -> None:
         self._encoders = encoders
         self._observe = observe
-        self._orders: queue.Queue[_Order | None] = queue.Queue()  # None: there will be no more
-        self._ordering = threading.Lock()
+        self._orders: deque[_Order] = deque()
+        self._turn = threading.Condition()
         self._stopping = False
-        for number in range(1 if encoders.vision is None else 2):
-            threading.Thread(target=self._run, name=f"encode-{number}", daemon=True).start()
+        count = 1 if encoders.vision is None else 2
+        self._threads = [threading.Thread(target=self._run, name=f"encode-{i}", daemon=True) for i in range(count)]
+        for thread in self._threads:
+            thread.start()
 
     def encode(self, pages: Sequence[Page], route: Route) -> Encoded:
         """As ``Encoders.encode``. Waits for its turn. Raises Stopped where it does not come."""
@@ -50,43 +52,42 @@ class Batcher:
     def submit(self, pages: Sequence[Page], route: Route) -> Future[Encoded]:
         """As ``encode``, which waits for this."""
         order = _Order(pages, route)
-        with self._ordering:
-            if self._stopping:
-                order.result.set_exception(Stopped())
-            else:
-                self._orders.put(order)
+        with self._turn:
+            stopped = self._stopping
+            if not stopped:
+                self._orders.append(order)
+                self._turn.notify()
+        if stopped:
+            order.result.set_exception(Stopped())
         return order.result
 
-    def stop(self) -> None:
-        """Encode nothing more but what was begun. The threads end."""
-        with self._ordering:
-            if not self._stopping:
-                self._stopping = True
-                self._orders.put(None)
+    def stop(self, wait: float = 0.0) -> None:
+        """Encode nothing more but what was begun. The threads end; ``wait``: for each of them, so many seconds."""
+        with self._turn:
+            self._stopping = True
+            self._turn.notify_all()
+        for thread in self._threads if wait else ():
+            thread.join(wait)
 
     def _run(self) -> None:
-        held: _Order | None = None
-        while (first := held or self._orders.get()) is not None:
-            batch, held = [first], None
-            count = len(first.pages)
-            while (order := self._waiting()) is not None:
-                count += len(order.pages)
-                if order.route != first.route or count > self._encoders.batch:
-                    held = order
-                    break
-                batch.append(order)
+        while batch := self._take():
             self._encode(batch)
-        self._orders.put(None)  # for another thread
 
-    def _waiting(self) -> _Order | None:
-        """The next order, None where there is none."""
-        try:
-            order = self._orders.get_nowait()
-        except queue.Empty:
-            return None
-        if order is None:
-            self._orders.put(None)
-        return order
+    def _take(self) -> list[_Order]:
+        """The orders that are encoded together next; none once there will be no more."""
+        with self._turn:
+            while not self._orders:
+                if self._stopping:
+                    return []
+                self._turn.wait()
+            batch = [self._orders.popleft()]
+            count = len(batch[0].pages)
+            while self._orders and self._orders[0].route == batch[0].route:
+                count += len(self._orders[0].pages)
+                if count > self._encoders.batch:
+                    break
+                batch.append(self._orders.popleft())
+            return batch
 
     def _encode(self, batch: Sequence[_Order]) -> None:
         pages = [page for order in batch for page in order.pages]

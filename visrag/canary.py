@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 QUESTION = "How many visitors did the museum have in 2019, compared with 1987?"
 COSINE = 0.999  # a canary's vectors must be at least this near to those of the index, and to themselves in a batch
+ROUNDED = 0.99  # to those of a vision model that computed in another dtype, or on another kind of device
 ROWS = 16  # patches of the page that an index keeps, evenly spread
 SLOW = 1.0  # seconds for a page above which a CPU is said to be slow
 
@@ -36,15 +37,21 @@ def question_vectors(encoder: Encoder) -> dict[str, Any]:
     return {leg.name: np.round(query[leg.name].vectors, 6).tolist() for leg in encoder.legs}
 
 
-def same_question(encoder: Encoder, kept: Mapping[str, Any]) -> bool:
+def same_question(encoder: Encoder, kept: Mapping[str, Any], least: float = COSINE) -> bool:
     """Whether an encoder still makes the vectors of the question that ``question_vectors`` found."""
     return all(
-        _cosine(np.array(kept[name]), np.array(found)) >= COSINE for name, found in question_vectors(encoder).items()
+        _cosine(np.array(kept[name]), np.array(found)) >= least for name, found in question_vectors(encoder).items()
     )
 
 
+def least_cosine(arithmetic: str, kept: Mapping[str, Any] | None) -> float:
+    """How near a vision model's vectors must be to those that an index keeps, as ``page_vectors`` found them."""
+    return COSINE if kept is None or kept["arithmetic"] == arithmetic else ROUNDED
+
+
 def page_vectors(encoder: PatchEncoder) -> dict[str, Any]:
-    """What an index keeps of the page's vectors: their number, their grid, and some patches, as base64 of float32.
+    """What an index keeps of the page's vectors: their number, their grid, some patches, as base64 of float32, and in
+    what they were computed.
 
     The page is encoded alone, and together with another: both must give the same vectors. Raises EncoderError where
     they don't, and for NaN or infinity. On a CPU a warning says how slow it is.
@@ -58,15 +65,16 @@ def page_vectors(encoder: PatchEncoder) -> dict[str, Any]:
         why = "its vectors cannot be trusted here. Try another version of torch or transformers, or another device"
         raise EncoderError(f"{name} gives a page other vectors among others than alone (cosine {same:.4f}): {why}")
     if encoder.device == "cpu" and seconds > SLOW:
-        log.warning("%s runs on the CPU: about %.0f s a page. A GPU encodes some 50 pages in a second", name, seconds)
-    return _kept(alone)
+        cure = "a GPU, a smaller model or fewer --visual-tokens would make it faster"
+        log.warning("%s runs on the CPU: about %.0f s a page; %s", name, seconds, cure)
+    return {"arithmetic": encoder.arithmetic, **_kept(alone)}
 
 
 def same_page(found: Mapping[str, Any], kept: Mapping[str, Any]) -> bool:
     """Whether the page has the vectors of ``kept``, as ``page_vectors`` found both."""
     if (found["vectors"], found["grid"]) != (kept["vectors"], kept["grid"]):
         return False
-    return _cosine(_patches(found), _patches(kept)) >= COSINE
+    return _cosine(_patches(found), _patches(kept)) >= least_cosine(found["arithmetic"], kept)
 
 
 def _kept(found: PatchVectors) -> dict[str, Any]:

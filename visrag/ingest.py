@@ -29,6 +29,7 @@ from .sources import Source
 from .store import Generation, Store
 
 BATCH_WORDS = 50_000  # words on the pages encoded together, above which no further page is added
+ENDING = 15.0  # seconds that a batch is given to end, where the run is stopped amid it
 AT_ONCE = 2  # batches with the encoder: one in the model, one prepared
 
 
@@ -155,7 +156,7 @@ class _Run:
             try:
                 self._consume(rendering, batcher, len(todo))
             finally:
-                batcher.stop()
+                batcher.stop(wait=ENDING)
                 for generation, _ in self._open.values():
                     self._store.abandon(generation)
         self.summary.seconds = time.monotonic() - begun

@@ -10,10 +10,9 @@ from dataclasses import asdict
 from typing import Any
 
 from .calibration import calibrate, principal_components
-from .canary import page_vectors, question_vectors, same_page, same_question
+from .canary import COSINE, least_cosine, page_vectors, question_vectors, same_page, same_question
 from .encode import Encoder
-from .encode.catalogue import pinned
-from .encode.checkpoint import DEFAULT_MODEL
+from .encode.checkpoint import DEFAULT_MODEL, with_commit
 from .encode.patches import PatchEncoder
 from .encode.reduced import ReducedEncoder, Reduction
 from .encode.text import TextEncoder
@@ -56,18 +55,17 @@ class Models:
         elif vision and self._wanted.visual_tokens:
             raise UsageError(f"visual_tokens={self._wanted.visual_tokens}: is for a vision model, so name one")
         for kind in kinds:
-            encoder = self._encoder(kind, settings)
+            encoder, page = self._encoder(kind, settings), self._page(kind)
             if kind not in settings["models"]:
                 levels, canaries = calibrate(encoder), question_vectors(encoder)
                 settings = deepcopy(store.settings()) or settings
                 if kind in settings["models"]:  # by another process, meanwhile
                     del self._encoders[kind]
-                    self._encoder(kind, settings)
-            page = page_vectors(self._vision) if kind == "vision" and self._vision is not None else None
+                    encoder, page = self._encoder(kind, settings), self._page(kind)
             if kind in settings["models"]:
                 _check_page(page, settings)
                 continue
-            settings["models"][kind] = pinned(self._wanted_of(kind) or DEFAULT_MODEL)
+            settings["models"][kind] = with_commit(self._wanted_of(kind) or DEFAULT_MODEL)
             settings["reduction"] = self._reduction.to_settings()
             settings["legs"] += [asdict(leg) for leg in encoder.legs]
             settings["levels"].update(levels)
@@ -100,7 +98,8 @@ class Models:
             self._reduction = self._reduction_of(settings, whole)
             encoder = ReducedEncoder(whole, self._reduction) if self._reduction else whole
             if kind in settings["models"]:
-                _check(encoder, settings, kind)
+                arithmetic = self._vision.arithmetic if kind == "vision" and self._vision is not None else None
+                _check(encoder, arithmetic, settings, kind)
             self._encoders[kind] = encoder
         return self._encoders[kind]
 
@@ -117,6 +116,10 @@ class Models:
             tokens = known
         self._vision = load_vision(model, device, tokens)
         return self._vision
+
+    def _page(self, kind: str) -> dict[str, Any] | None:
+        """What the vision model makes of the canary's page; None for text."""
+        return page_vectors(self._vision) if kind == "vision" and self._vision is not None else None
 
     def _wanted_of(self, kind: str) -> str | None:
         return self._wanted.text if kind == "text" else self._wanted.vision
@@ -143,14 +146,16 @@ def _unlike(name: str, known: int | None, wanted: int | None) -> IndexMismatch:
     return IndexMismatch(f"the index {made}: leave it out, or ingest into a new index")
 
 
-def _check(encoder: Encoder, settings: Mapping[str, Any], kind: str) -> None:
-    """Raises IndexMismatch where an encoder is not the one that the index was made with."""
+def _check(encoder: Encoder, arithmetic: str | None, settings: Mapping[str, Any], kind: str) -> None:
+    """Raises IndexMismatch where an encoder is not the one that the index was made with. ``arithmetic``: a vision
+    model's."""
     known = {leg["name"]: leg["fingerprint"] for leg in settings["legs"]}
     for leg in encoder.legs:
         if known.get(leg.name) != leg.fingerprint:
             what = f"the index was made with other weights or settings than {leg.encoder}'s"
             raise IndexMismatch(f"{what}: {_cure(settings, kind)}")
-    if not same_question(encoder, settings["canaries"]):
+    least = COSINE if arithmetic is None else least_cosine(arithmetic, settings.get("canary_page"))
+    if not same_question(encoder, settings["canaries"], least):
         raise _other_vectors(settings, kind)
 
 

@@ -36,7 +36,7 @@ def attend_together(model: Any) -> None:
 
     AttentionInterface.register(NAME, attention)
     for module in model.modules():
-        parted = "cu_seqlens" in inspect.signature(type(module).forward).parameters
+        parted = {"cu_seqlens", "position_embeddings"} <= set(inspect.signature(type(module).forward).parameters)
         if parted and hasattr(module, "config") and module.config._attn_implementation == "sdpa":
             module.config._attn_implementation = NAME
 

@@ -75,12 +75,6 @@ def pinned_revision(id: str) -> str | None:
     return None
 
 
-def pinned(model: str) -> str:
-    """A hub id with the commit that is downloaded, owner/name@revision, where it is pinned; others as they are."""
-    revision = pinned_revision(model)
-    return f"{model}@{revision}" if revision else model
-
-
 def refuse_unloadable(id: str) -> None:
     """Raises EncoderError for a model of the table that cannot be loaded: a library might make something else of it."""
     for model in known_models():

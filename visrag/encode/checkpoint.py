@@ -40,7 +40,7 @@ def find_checkpoint(model: str) -> Path:
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
-    if model.count("/") != 1 or model.startswith((".", "/", "~")):
+    if model.partition("@")[0].count("/") != 1 or model.startswith((".", "/", "~")):
         raise EncoderError(f"no model at {model}: give a folder that holds one, or a hub id such as owner/name")
     return _from_hub(model)
 
@@ -49,6 +49,14 @@ def name_of(model: str) -> str:
     """What a model goes by: the name of its folder, or its hub id without the revision."""
     folder = Path(model).expanduser()
     return folder.resolve().name if folder.is_dir() else model.partition("@")[0]
+
+
+def with_commit(model: str) -> str:
+    """A hub id with the commit that is loaded, owner/name@revision, so that it can be had again; others as they are."""
+    if model == DEFAULT_MODEL or Path(model).expanduser().is_dir():
+        return model
+    folder = find_checkpoint(model)
+    return f"{name_of(model)}@{folder.name}" if folder.parent.name == "snapshots" else model
 
 
 def _from_hub(model: str) -> Path:

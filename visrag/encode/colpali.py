@@ -38,12 +38,12 @@ class ColpaliEncoder(PatchEncoder):
         family = checkpoint.family
         if family is None or family.processor is None:
             raise EncoderError(f"{checkpoint.name} is not a model of colpali-engine: sentence-transformers loads it")
-        with loading(checkpoint):
+        with loading(checkpoint), checkpoint.to_load() as folder:
             models = _colpali_models(family.architecture)
             device, dtype = pick_device(device)
-            model = getattr(models, family.architecture).from_pretrained(checkpoint.folder, dtype=dtype)
+            model = getattr(models, family.architecture).from_pretrained(folder, dtype=dtype)
             _tie_weights(model)
-            processor = getattr(models, family.processor).from_pretrained(checkpoint.folder)
+            processor = getattr(models, family.processor).from_pretrained(folder)
         check_weights(model, checkpoint.name, checkpoint.folder)
         attend_together(model)
         return cls(model.to(device).eval(), processor, checkpoint, batch_size)

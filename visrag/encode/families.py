@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..errors import EncoderError, UsageError
@@ -67,6 +68,22 @@ class Checkpoint:
         if self.base is not None:
             settings["base"] = fingerprint(self.base)
         return Leg(PATCHES, self.name, dim, fingerprint(self.folder, **settings))
+
+    @contextmanager
+    def to_load(self) -> Iterator[Path]:
+        """The folder to load the model from. Of an adapter it is a copy that names the folder of its base: of a hub id
+        libraries would take whatever commit is the newest."""
+        if self.base is None:
+            yield self.folder
+            return
+        with TemporaryDirectory(prefix="visrag-") as copy:
+            for file in self.folder.iterdir():
+                (Path(copy) / file.name).symlink_to(file.resolve())
+            config = Path(copy) / "adapter_config.json"
+            content = _json(config) | {"base_model_name_or_path": str(self.base)}
+            config.unlink()
+            config.write_text(json.dumps(content), encoding="utf-8")
+            yield Path(copy)
 
     def limit(self, processor: Any) -> None:
         """Let a processor make ``visual_tokens`` image tokens of a page, at most. Raises UsageError where it makes the

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 PATCHES = "patches"
-WAITING = 64  # prepared pages that may wait for others of their shape
+WAITING = 32  # prepared pages that may wait for others of their shape
 
 Features: TypeAlias = dict[str, Any]
 Task: TypeAlias = Literal["query", "document"]
@@ -123,6 +123,11 @@ class PatchEncoder:
         """Where the model is: cpu, cuda, …"""
         return self._device
 
+    @property
+    def arithmetic(self) -> str:
+        """In what it computes pages, and where: two encoders with the same differ by nothing but their model."""
+        return f"{self._dtype} {self._device.partition(':')[0]}".removeprefix("torch.")
+
     def encode_pages(self, pages: Sequence[Page]) -> list[Mapping[str, PatchVectors]]:
         """Each page's vectors as the model's authors score them: patches on a grid, prompt tokens and a global
         tile without a place, no padding.
@@ -186,7 +191,11 @@ class PatchEncoder:
         encoded: list[Mapping[str, PatchVectors]] = [{} for _ in pages]
         before: _Running | None = None
         for running in self._through(pages, size):
-            self._collect(before, pages, encoded)
+            try:
+                self._collect(before, pages, encoded)
+            except EncoderError:
+                running.vectors.wait()  # until nothing reads the features any more
+                raise
             before = running
         self._collect(before, pages, encoded)
         return encoded
@@ -224,7 +233,8 @@ class PatchEncoder:
             except (MemoryError, RuntimeError) as error:
                 if len(batch) == 1 or not out_of_memory(error):
                     raise
-                size.too_many(tokens, len(batch))
+                with self._turn:
+                    size.too_many(tokens, len(batch))
         if running is not None:
             yield running
             return
@@ -238,7 +248,8 @@ class PatchEncoder:
         with self._turn:
             begun = time.perf_counter()
             names = batch[0][1].features
-            features = {name: torch.cat([prepared.features[name] for _, prepared in batch]) for name in names}
+            of = [prepared.features for _, prepared in batch]
+            features = {name: torch.cat([each[name].to(self._device) for each in of]) for name in names}
             vectors, mask = self._forward(features, "document")
             running = _Running(batch, fetch(vectors), fetch(mask))
             if size.searching:

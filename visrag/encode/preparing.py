@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..memory import out_of_memory
+
 if TYPE_CHECKING:
     import torch
 
 THREADS = 8  # that prepare pages for a GPU, at most; one core is left to what feeds it
-AHEAD = 4  # pages for each thread that are prepared before they are asked for
+LANCZOS = 1  # PIL's number: on a GPU torchvision has no such filter, and transformers takes another without a word
+AHEAD = 2  # pages for each thread that are prepared before they are asked for
 
 Prepared = TypeVar("Prepared")
 What = TypeVar("What")
@@ -30,7 +33,7 @@ class Preparing:
     several threads. Where the model is on a CPU there is one, as the model takes the cores.
 
     ``dtype``: what the model computes pages in. On a GPU pictures go there in it, by a stream of each thread, and
-    processors of torchvision do all their work there.
+    processors of torchvision do their work there, but for those that would make other pictures there.
     """
 
     def __init__(self, processor: Any, device: str, dtype: torch.dtype) -> None:
@@ -56,14 +59,16 @@ class Preparing:
 
     def to_device(self, features: dict[str, Any]) -> dict[str, Any]:
         """A processor's tensors on the model's device, pictures in its dtype. In a thread of ``each``."""
-        if not self._gpu:
-            return features
-        moved = {}
-        for name, value in features.items():
-            tensor = value.to(self._dtype) if value.is_floating_point() else value
-            pinned = tensor if tensor.is_cuda else tensor.pin_memory()
-            moved[name] = pinned.to(self._device, non_blocking=True)
-        return moved
+        return {name: self._moved(value) for name, value in features.items()} if self._gpu else features
+
+    def _moved(self, value: Any) -> Any:
+        tensor = value.to(self._dtype) if value.is_floating_point() else value
+        try:
+            return tensor if tensor.is_cuda else tensor.pin_memory().to(self._device, non_blocking=True)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            return tensor  # it goes there with its batch
 
     def _do(self, prepare: Callable[[Any, What], Prepared], one: What) -> Prepared:
         if not hasattr(self._own, "processor"):
@@ -83,7 +88,7 @@ class Preparing:
 
             self._own.stream = torch.cuda.stream(torch.cuda.Stream(self._device))  # type: ignore[no-untyped-call]
             images = self._own.processor.image_processor
-            if getattr(images, "backend", "") == "torchvision":
+            if getattr(images, "backend", "") == "torchvision" and images.resample != LANCZOS:
                 images.device = self._device
 
 

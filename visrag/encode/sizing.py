@@ -8,12 +8,14 @@ FIRST = 1024  # tokens with which the search begins: a page or two
 MOST = 65_536  # tokens beyond which no device of today gains
 GAIN = 1.05  # by what a doubled batch must be the faster, for each token
 TIMES = 2  # batches of a size that are timed; the first is slow for other reasons
+PATIENCE = 8  # batches in a row that are not full, after which there is nothing more to be found
 
 
 class BatchSize:
     """The size of a batch in tokens, so that it holds for pages of any number of patches.
 
-    It is doubled as long as that makes a token at least 5% cheaper, and memory lasts; what was found then stays.
+    It is doubled as long as that makes a token at least 5% cheaper, memory lasts, and there are as many pages; what was
+    found then stays.
     ``pages``: a fixed size instead. Raises UsageError for less than one.
     """
 
@@ -24,6 +26,7 @@ class BatchSize:
         self._tokens = FIRST
         self._seconds: list[float] = []  # a token took, in batches of this size
         self._before = float("inf")  # the best of the size before
+        self._short = 0  # batches in a row that were not full
         self.searching = pages is None
 
     def pages(self, tokens: int) -> int:
@@ -32,8 +35,13 @@ class BatchSize:
 
     def took(self, tokens: int, pages: int, seconds: float) -> None:
         """A batch of ``pages`` pages of ``tokens`` tokens took so long, from the host's call to the last vector."""
-        if not self.searching or pages < self.pages(tokens):
+        if not self.searching:
             return
+        if pages < self.pages(tokens):
+            self._short += 1
+            self.searching = self._short < PATIENCE
+            return
+        self._short = 0
         self._seconds.append(seconds / (pages * tokens))
         if len(self._seconds) < TIMES:
             return

@@ -13,21 +13,17 @@ from typing import Any
 import numpy as np
 from encode_models import Model, checkpoint
 
+from visrag.encode.checkpoint import pick_device
+
 PAYS = 1.03  # a batch size that is not so many times as fast as the best before it does not pay
 Encode = Callable[[Sequence[Any], int], Any]  # pictures, batch size → vectors on the CPU
-
-
-def load_dtype(device: str) -> Any:
-    import torch
-
-    return torch.bfloat16 if device.startswith("cuda") else torch.float32
 
 
 def by_sentence_transformers(model: Model, root: Path, layers: int | None, device: str) -> Encode:
     from sentence_transformers import MultiVectorEncoder
 
     folder = checkpoint(model, root, layers, device)
-    encoder = MultiVectorEncoder(str(folder), device=device, model_kwargs={"dtype": load_dtype(device)})
+    encoder = MultiVectorEncoder(str(folder), device=device, model_kwargs={"dtype": pick_device(device)[1]})
     return lambda pictures, size: encoder.encode_document(
         list(pictures), batch_size=size, convert_to_numpy=True, show_progress_bar=False
     )
@@ -39,7 +35,7 @@ def by_colpali_engine(model: Model, root: Path, layers: int | None, device: str)
 
     folder = checkpoint(model, root, layers, device, engine=True)
     made, processor = model.engine(1, model.tokens)
-    loaded = getattr(colpali_engine.models, type(made).__name__).from_pretrained(folder, dtype=load_dtype(device))
+    loaded = getattr(colpali_engine.models, type(made).__name__).from_pretrained(folder, dtype=pick_device(device)[1])
     for part in loaded.modules():
         if hasattr(part, "tie_weights"):
             part.tie_weights()

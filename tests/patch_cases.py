@@ -48,7 +48,7 @@ def maxsim(query: QueryVectors, vectors: PatchVectors) -> float:
 def check_one_is_many(encoder: PatchEncoder) -> None:
     """A page's vectors are the same alone and among pages of other shapes, and come back in order."""
     images = [picture(size, seed) for seed, size in enumerate(SIZES)]
-    together = encoder.encode_pages([page(image, number) for number, image in enumerate(images, 1)])
+    together = encoder.encode_in([page(image, number) for number, image in enumerate(images, 1)], 2)
     for image, vectors in zip(images, together, strict=True):
         alone = encode(encoder, image)
         assert vectors[PATCHES].places.grid == alone.places.grid

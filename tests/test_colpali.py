@@ -132,7 +132,7 @@ def test_vectors_and_scores_equal_the_librarys(
 
 @pytest.mark.parametrize("family", MADE)
 def test_one_page_is_encoded_as_among_many(family: str, folder: Folder) -> None:
-    check_one_is_many(ColpaliEncoder.load(str(folder(family)), device="cpu", batch_size=2))
+    check_one_is_many(ColpaliEncoder.load(str(folder(family)), device="cpu"))
 
 
 @pytest.mark.parametrize("family", MADE)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +146,7 @@ def test_colmodernvbert_equals_transformers_own(load: Load, folder: Folder) -> N
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_one_page_is_encoded_as_among_many(family: str, folder: Folder) -> None:
-    check_one_is_many(VisionEncoder.load(str(folder(family)), device="cpu", batch_size=2))
+    check_one_is_many(VisionEncoder.load(str(folder(family)), device="cpu"))
 
 
 def test_what_sentence_transformers_saved_loads_too(library: Callable[[str], Any], load: Load, tmp_path: Path) -> None:
@@ -184,10 +184,10 @@ def test_pages_of_one_shape_attend_together(family: str, folder: Folder, monkeyp
 
 def test_two_threads_have_what_one_has(load: Load, folder: Folder) -> None:
     """While one has the model the other prepares: each gets its own pages' vectors."""
-    encoder = VisionEncoder.load(str(folder(COLQWEN2)), device="cpu", batch_size=2)
+    encoder = VisionEncoder.load(str(folder(COLQWEN2)), device="cpu")
     halves = [[page(picture(SIZES[seed % 10], seed), seed) for seed in range(begin, begin + 10)] for begin in (0, 10)]
     with ThreadPoolExecutor(2) as threads:
-        found = list(threads.map(encoder.encode_pages, halves))
+        found = list(threads.map(partial(encoder.encode_in, batch_size=2), halves))
     for pages, encoded in zip(halves, found, strict=True):
         for one, vectors in zip(pages, encoded, strict=True):
             alone = load(COLQWEN2).encode_pages([one])[0][PATCHES]
@@ -195,7 +195,7 @@ def test_two_threads_have_what_one_has(load: Load, folder: Folder) -> None:
 
 
 def test_a_batch_that_is_too_large_for_the_memory_is_halved(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = VisionEncoder.load(str(folder(COLQWEN2)), device="cpu", batch_size=8)
+    encoder = VisionEncoder.load(str(folder(COLQWEN2)), device="cpu")
     forward, sizes = encoder._forward, []
 
     def small(features: dict[str, Any], task: Any) -> Any:
@@ -205,9 +205,9 @@ def test_a_batch_that_is_too_large_for_the_memory_is_halved(folder: Folder, monk
         return forward(features, task)
 
     pages = [page(picture(PORTRAIT, seed), seed) for seed in range(8)]
-    expected = encoder.encode_pages(pages)
+    expected = encoder.encode_in(pages, 8)
     monkeypatch.setattr(encoder, "_forward", small)
-    for found, whole in zip(encoder.encode_pages(pages), expected, strict=True):
+    for found, whole in zip(encoder.encode_in(pages, 8), expected, strict=True):
         np.testing.assert_allclose(found[PATCHES].vectors, whole[PATCHES].vectors, rtol=0, atol=1e-5)
     assert sizes == [8, 4, 2, 2, 2, 2]  # what was found too large is not tried again
     monkeypatch.setattr(encoder, "_forward", lambda *_: (_ for _ in ()).throw(MemoryError("none at all")))

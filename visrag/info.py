@@ -40,8 +40,8 @@ def read_info(store: Store, where: str) -> Info:
     documents = store.documents()
     pages = sum(document.indexed for document in documents)
     settings = store.settings()
-    models = settings.get("models", {}), settings.get("visual_tokens")
+    made_with = settings.get("models", {}), settings.get("visual_tokens")
     if not isinstance(store, LocalStore):
-        return Info(where, len(documents), pages, *models, [], {}, "", 0)
+        return Info(where, len(documents), pages, *made_with, [], {}, "", 0)
     used = store.legs_used(), store.bytes_used()
-    return Info(where, len(documents), pages, *models, *used, kernel(), threads())
+    return Info(where, len(documents), pages, *made_with, *used, kernel(), threads())

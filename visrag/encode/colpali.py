@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 class ColpaliEncoder(PatchEncoder):
     """A vision model over colpali-engine's model and processor; made by ``ColpaliEncoder.load``."""
 
-    def __init__(self, model: Any, processor: Any, checkpoint: Checkpoint, batch_size: int | None = None) -> None:
+    def __init__(self, model: Any, processor: Any, checkpoint: Checkpoint) -> None:
         checkpoint.limit(processor)
         leg = checkpoint.leg(int(model.dim), processor)
-        super().__init__(processor, model.config, leg, str(model.device), batch_size)
+        super().__init__(processor, model.config, leg, str(model.device))
         self._model = model
 
     @classmethod
-    def load(cls, model: str, device: str | None = None, batch_size: int | None = None) -> ColpaliEncoder:
+    def load(cls, model: str, device: str | None = None) -> ColpaliEncoder:
         """A hub id or a folder; ``device``: None takes CUDA if there is one. bfloat16 on CUDA, else float32.
 
         Raises MissingExtra without colpali-engine, EncoderError where the model cannot be found or loaded, or lacks
         weights.
         """
-        return cls.of(find_vision_checkpoint(model), device, batch_size)
+        return cls.of(find_vision_checkpoint(model), device)
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, device: str | None = None, batch_size: int | None = None) -> ColpaliEncoder:
+    def of(cls, checkpoint: Checkpoint, device: str | None = None) -> ColpaliEncoder:
         """As ``load``, for a checkpoint that was found."""
         family = checkpoint.family
         if family is None or family.processor is None:
@@ -46,7 +46,7 @@ class ColpaliEncoder(PatchEncoder):
             processor = getattr(models, family.processor).from_pretrained(folder)
         check_weights(model, checkpoint.name, checkpoint.folder)
         attend_together(model)
-        return cls(model.to(device).eval(), processor, checkpoint, batch_size)
+        return cls(model.to(device).eval(), processor, checkpoint)
 
     def _forward(self, features: Features, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
         import torch

@@ -95,20 +95,20 @@ class _Running:
 class PatchEncoder:
     """The encoder protocol over a late-interaction vision model; a subclass runs the model (``_forward``).
 
-    ``device``: the model's. ``batch_size``: pages that go through the model at once; None finds the best by itself.
-    ``encode_pages`` is for any number of threads: while one has the model the others prepare their pages.
+    ``device``: the model's. ``encode_pages`` finds by itself how many pages go through the model at once, and is for
+    any number of threads: while one has the model the others prepare their pages.
     """
 
     needs_image = True
 
-    def __init__(self, processor: Any, config: Any, leg: Leg, device: str, batch_size: int | None = None) -> None:
+    def __init__(self, processor: Any, config: Any, leg: Leg, device: str) -> None:
         self._processor = processor
         # the token that the model itself puts patches in place of: processors mean other things by theirs (Gemma 3)
         self._image_token = getattr(getattr(config, "vlm_config", config), "image_token_id", None)
         self._leg = leg
         self._device = device
         self._dtype = page_dtype(device)
-        self._size = BatchSize(batch_size)
+        self._size = BatchSize()
         self._preparing = Preparing(processor, device, self._dtype)
         self._turn = threading.Lock()
         self._tiles: dict[tuple[int, int], tuple[int, int]] = {}

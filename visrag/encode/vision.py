@@ -33,23 +33,23 @@ def load_vision(model: str, device: str | None = None, visual_tokens: int | None
 class VisionEncoder(PatchEncoder):
     """A vision model over ``sentence_transformers.MultiVectorEncoder``; made by ``VisionEncoder.load``."""
 
-    def __init__(self, model: Any, checkpoint: Checkpoint, batch_size: int | None = None) -> None:
+    def __init__(self, model: Any, checkpoint: Checkpoint) -> None:
         checkpoint.limit(model.processor)
         leg = checkpoint.leg(int(model.get_embedding_dimension()), model.processor)
-        super().__init__(model.processor, model[0].model.config, leg, str(model.device), batch_size)
+        super().__init__(model.processor, model[0].model.config, leg, str(model.device))
         self._model = model
         self._preprocessing = threading.Lock()  # of the model's own processor
 
     @classmethod
-    def load(cls, model: str, device: str | None = None, batch_size: int | None = None) -> VisionEncoder:
+    def load(cls, model: str, device: str | None = None) -> VisionEncoder:
         """A hub id or a folder; ``device``: None takes CUDA if there is one. bfloat16 on CUDA, else float32.
 
         Raises EncoderError where the model cannot be found or loaded, or lacks weights.
         """
-        return cls.of(find_vision_checkpoint(model), device, batch_size)
+        return cls.of(find_vision_checkpoint(model), device)
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, device: str | None = None, batch_size: int | None = None) -> VisionEncoder:
+    def of(cls, checkpoint: Checkpoint, device: str | None = None) -> VisionEncoder:
         """As ``load``, for a checkpoint that was found."""
         if checkpoint.base is not None:
             raise EncoderError(f"{checkpoint.name} is an adapter: merge it into {checkpoint.base.name} and save that")
@@ -66,7 +66,7 @@ class VisionEncoder(PatchEncoder):
             raise EncoderError(f"{checkpoint.name} reads text, not pictures: it cannot be a vision model")
         check_weights(model[0].model, checkpoint.name, checkpoint.folder)
         attend_together(model)
-        return cls(model, checkpoint, batch_size)
+        return cls(model, checkpoint)
 
     def _features(self, processor: Any, what: Image | str, task: Task) -> Features:
         # The retrieval processors of transformers know their own prompts and augmentation, and MultiVectorEncoder

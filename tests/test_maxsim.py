@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_info
 
 from visrag.compress import sign_bits, to_bits, tokens_to_int8
 from visrag.maxsim import Block, kernels, maxsim, reference, scan, score_pages, token_matches
+from visrag.maxsim.native import threads_for
 
 PATHS = kernels()
 
@@ -166,6 +167,19 @@ def test_every_path_gives_the_oracles_integers(path, dim, tokens):
             assert score == pytest.approx(float((values @ factors) * scale), abs=tolerance)
 
 
+@pytest.mark.parametrize(
+    ("bits", "vectors", "several"),
+    [(False, 15_625, False), (False, 15_626, True), (True, 100_000, False), (True, 100_001, True)],
+)
+def test_several_threads_for_what_takes_one_of_them_long(bits, vectors, several, monkeypatch):
+    """10 tokens of 128 dimensions: of so many vectors 20,000,000 products of codes, or 2,000,000 words of bits."""
+    monkeypatch.setattr("visrag.maxsim.native.threads", lambda: 3)
+    none, one = np.zeros(1, np.int64), np.ones(1, np.float32)
+    block = Block((), none, none, np.array([vectors]), one, 128, bits)
+    tokens = np.ones((10, 128), np.int8)
+    assert threads_for(sign_bits(tokens) if bits else tokens, block) == (3 if several else 1)
+
+
 @settings(max_examples=120, deadline=None)
 @given(
     counts=st.lists(st.integers(0, 70), min_size=1, max_size=30),
@@ -187,7 +201,6 @@ def test_any_shape_equals_numpy(counts, tokens, dim, path, threads, gap, bits, s
     factors = rng.standard_normal(tokens)
     found = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("visrag.maxsim.native.ALONE", 0)
         patch.setattr(reference, "CHUNK_VALUES", (1 + seed % 50) * dim)
         for name in (path, "numpy"):
             best = np.full((len(pages), tokens), -1, np.int32)

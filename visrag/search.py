@@ -36,7 +36,7 @@ from .settings import Rank
 from .store import Query, Store
 
 CANDIDATES = 200  # pages that each leg puts forward
-RESCORED = 3  # pages that are scored by their float16 vectors, if there are any, for each that is asked for
+RESCORED = 30  # pages that their float16 vectors, if there are any, put in order: the best, the next, …, for any k
 WEIGHTS = {"tokens": 1.0, "windows": 0.7, "patches": 1.0, "fulltext": 0.35}  # in fusion
 CHANCE = 0.8  # of a page's chance level is taken off: all of it was a little too much, for pages and for passages
 
@@ -86,8 +86,10 @@ def search(
     total = _total(store, parts, refs)
     best = np.argsort(-total, kind="stable")
     if store.settings().get("float16"):
-        first = np.sort(best[: RESCORED * (offset + k)])
-        best = first[np.argsort(-_total(store, parts, [refs[i] for i in first], exact=True), kind="stable")]
+        for start in range(offset - offset % RESCORED, min(offset + k, len(best)), RESCORED):
+            some = np.sort(best[start : start + RESCORED])
+            exact = _total(store, parts, [refs[i] for i in some], exact=True)
+            best[start : start + RESCORED] = some[np.argsort(-exact, kind="stable")]
     found = []
     for i in best[offset : offset + k]:
         with suppress(NotFound):  # gone meanwhile, where a store cannot hold on to a state for so long

@@ -142,6 +142,17 @@ def test_a_page_outside_of_its_segment_is_an_error(path, segment, offset, count)
 
 
 @pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("dim", [1984, 1992, 4096])
+def test_bits_that_all_differ_are_counted(path, dim):
+    """31, 32 and 64 words: 8 × 31 is what a byte can count to."""
+    page = np.ones((9, dim), np.int8)
+    page[4, :3] = -1
+    best = np.zeros((1, 1), np.int32)
+    scan(sign_bits(-np.ones((1, dim), np.int8)), np.ones(1), block_of([page], bits=True), best=best, path=path)
+    assert best.tolist() == [[dim - 3]]
+
+
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("dim", [8, 16, 24, 64, 72, 96, 128, 136, 320, 384, 1032, 1040])
 @pytest.mark.parametrize("tokens", [1, 2, 4, 5, 6, 11, 12, 13, 20, 25])
 def test_every_path_gives_the_oracles_integers(path, dim, tokens):

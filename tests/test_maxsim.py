@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_info
 
 from visrag.compress import sign_bits, to_bits, tokens_to_int8
 from visrag.maxsim import Block, kernels, maxsim, reference, scan, score_pages, token_matches
-from visrag.maxsim.native import threads_for
+from visrag.maxsim.native import threads_for, why_numpy
 
 PATHS = kernels()
 
@@ -257,6 +257,12 @@ def test_tokens_become_codes_each_by_its_own_scale():
     assert scales == pytest.approx([0.01, 1.0, 2.0])
 
 
+def test_a_token_too_near_to_zero_to_divide_by_is_zero():
+    codes, scales = tokens_to_int8(np.array([[1e-44, -1e-44], [254, 0]], np.float32))
+    assert codes.tolist() == [[0, 0], [127, 0]]
+    assert scales.tolist() == [1, 2]
+
+
 def test_bits_lie_in_groups_of_eight():
     codes = np.full((9, 65), -1, np.int8)
     codes[0, 0] = codes[1, 63] = codes[8, 64] = 1
@@ -273,6 +279,16 @@ def test_the_environment_forces_a_path(path):
     environment = {**os.environ, "VISRAG_KERNEL": path, "VISRAG_THREADS": "3"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [path or PATHS[0], "3"]
+
+
+def test_why_it_is_numpy(monkeypatch):
+    monkeypatch.delenv("VISRAG_KERNEL", raising=False)
+    assert "this processor" in why_numpy() or len(PATHS) == 1
+    monkeypatch.delattr("visrag.maxsim._kernel", raising=False)
+    monkeypatch.setitem(sys.modules, "visrag.maxsim._kernel", None)  # as where none was built
+    assert why_numpy() == "there was no C compiler at install"
+    monkeypatch.setenv("VISRAG_KERNEL", "numpy")
+    assert why_numpy() == "VISRAG_KERNEL asks for it"
 
 
 @pytest.mark.parametrize(("name", "value"), [("VISRAG_KERNEL", "avx1024"), ("VISRAG_THREADS", "0")])

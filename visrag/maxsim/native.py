@@ -40,6 +40,17 @@ def kernel() -> str:
     return forced or kernels()[0]
 
 
+def why_numpy() -> str:
+    """Why ``kernel`` is numpy."""
+    if os.environ.get("VISRAG_KERNEL"):
+        return "VISRAG_KERNEL asks for it"
+    try:
+        from . import _kernel  # noqa: F401
+    except ImportError:
+        return "there was no C compiler at install"
+    return "this processor has none of AVX-512 VNNI, AVX2 and NEON's dot products"
+
+
 @cache
 def threads() -> int:
     """How many threads a search takes. Raises UsageError for a VISRAG_THREADS that is no number from 1 on."""

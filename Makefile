@@ -102,7 +102,8 @@ sanitize: debian .venv/installed-tests ## the kernel's tests with AddressSanitiz
 		visrag/maxsim/module.c -o build/sanitized/visrag/maxsim/_kernel.abi3.so
 	ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=build/sanitized \
 		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-		$(BIN)/pytest tests/test_maxsim.py
+		$(BIN)/python -P -c 'import sys, pytest, visrag.maxsim._kernel as kernel; \
+			assert "build/sanitized" in kernel.__file__, kernel.__file__; sys.exit(pytest.main(["tests/test_maxsim.py"]))'
 
 chaos: debian .venv/installed-tests ## kill, stop and starve workers, broker and store amid an ingest of the evaluation data
 	$(BIN)/python benchmarks/chaos.py

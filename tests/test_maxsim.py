@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_info
 
 from visrag.compress import sign_bits, to_bits, tokens_to_int8
 from visrag.maxsim import Block, kernels, maxsim, reference, scan, score_pages, token_matches
+from visrag.maxsim.native import threads_for, why_numpy
 
 PATHS = kernels()
 
@@ -141,6 +142,17 @@ def test_a_page_outside_of_its_segment_is_an_error(path, segment, offset, count)
 
 
 @pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("dim", [1984, 1992, 4096])
+def test_bits_that_all_differ_are_counted(path, dim):
+    """31, 32 and 64 words: 8 × 31 is what a byte can count to."""
+    page = np.ones((9, dim), np.int8)
+    page[4, :3] = -1
+    best = np.zeros((1, 1), np.int32)
+    scan(sign_bits(-np.ones((1, dim), np.int8)), np.ones(1), block_of([page], bits=True), best=best, path=path)
+    assert best.tolist() == [[dim - 3]]
+
+
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("dim", [8, 16, 24, 64, 72, 96, 128, 136, 320, 384, 1032, 1040])
 @pytest.mark.parametrize("tokens", [1, 2, 4, 5, 6, 11, 12, 13, 20, 25])
 def test_every_path_gives_the_oracles_integers(path, dim, tokens):
@@ -166,6 +178,19 @@ def test_every_path_gives_the_oracles_integers(path, dim, tokens):
             assert score == pytest.approx(float((values @ factors) * scale), abs=tolerance)
 
 
+@pytest.mark.parametrize(
+    ("bits", "vectors", "several"),
+    [(False, 15_625, False), (False, 15_626, True), (True, 100_000, False), (True, 100_001, True)],
+)
+def test_several_threads_for_what_takes_one_of_them_long(bits, vectors, several, monkeypatch):
+    """10 tokens of 128 dimensions: of so many vectors 20,000,000 products of codes, or 2,000,000 words of bits."""
+    monkeypatch.setattr("visrag.maxsim.native.threads", lambda: 3)
+    none, one = np.zeros(1, np.int64), np.ones(1, np.float32)
+    block = Block((), none, none, np.array([vectors]), one, 128, bits)
+    tokens = np.ones((10, 128), np.int8)
+    assert threads_for(sign_bits(tokens) if bits else tokens, block) == (3 if several else 1)
+
+
 @settings(max_examples=120, deadline=None)
 @given(
     counts=st.lists(st.integers(0, 70), min_size=1, max_size=30),
@@ -187,7 +212,6 @@ def test_any_shape_equals_numpy(counts, tokens, dim, path, threads, gap, bits, s
     factors = rng.standard_normal(tokens)
     found = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("visrag.maxsim.native.ALONE", 0)
         patch.setattr(reference, "CHUNK_VALUES", (1 + seed % 50) * dim)
         for name in (path, "numpy"):
             best = np.full((len(pages), tokens), -1, np.int32)
@@ -233,6 +257,12 @@ def test_tokens_become_codes_each_by_its_own_scale():
     assert scales == pytest.approx([0.01, 1.0, 2.0])
 
 
+def test_a_token_too_near_to_zero_to_divide_by_is_zero():
+    codes, scales = tokens_to_int8(np.array([[1e-44, -1e-44], [254, 0]], np.float32))
+    assert codes.tolist() == [[0, 0], [127, 0]]
+    assert scales.tolist() == [1, 2]
+
+
 def test_bits_lie_in_groups_of_eight():
     codes = np.full((9, 65), -1, np.int8)
     codes[0, 0] = codes[1, 63] = codes[8, 64] = 1
@@ -249,6 +279,16 @@ def test_the_environment_forces_a_path(path):
     environment = {**os.environ, "VISRAG_KERNEL": path, "VISRAG_THREADS": "3"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [path or PATHS[0], "3"]
+
+
+def test_why_it_is_numpy(monkeypatch):
+    monkeypatch.delenv("VISRAG_KERNEL", raising=False)
+    assert "this processor" in why_numpy() or len(PATHS) == 1
+    monkeypatch.delattr("visrag.maxsim._kernel", raising=False)
+    monkeypatch.setitem(sys.modules, "visrag.maxsim._kernel", None)  # as where none was built
+    assert why_numpy() == "there was no C compiler at install"
+    monkeypatch.setenv("VISRAG_KERNEL", "numpy")
+    assert why_numpy() == "VISRAG_KERNEL asks for it"
 
 
 @pytest.mark.parametrize(("name", "value"), [("VISRAG_KERNEL", "avx1024"), ("VISRAG_THREADS", "0")])

@@ -169,5 +169,20 @@ def test_a_question_of_stop_words_finds_by_vectors_only(store: LocalStore) -> No
     assert ask(store, query(EAST), "fulltext", "what is the") == []
 
 
+def test_by_float16_no_page_comes_twice_however_many_are_asked_for_at_once(store: LocalStore) -> None:
+    """40 pages whose codes are the same: of the first 30, and then of the others, the best is the last."""
+    store.write_settings({"float16": True})
+    for i in range(40):
+        add(store, f"{i:02}", "", {"tokens": vectors((0.00009 * i, 1.0))})  # a code is for 1/127
+    expected = [f"{i:02}" for i in (*range(29, -1, -1), *range(39, 29, -1))]
+    for k in (5, 8, 40):
+        found = [
+            search(store, "", {"tokens": query(EAST)}, [TOKENS], "maxsim", Filter(), k, offset)
+            for offset in range(0, 45, k)
+        ]
+        pages = [[hit.ref.document for hit in each] for each in found]
+        assert [sorted(page) for page in pages if page] == [sorted(expected[i : i + k]) for i in range(0, 40, k)]
+
+
 def test_an_empty_index_has_no_hits(store: LocalStore) -> None:
     assert ask(store, query(EAST), "fusion", "ferry") == []

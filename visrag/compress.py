@@ -76,7 +76,9 @@ def tokens_to_int8(query: Floats) -> tuple[Codes, Floats]:
     if not np.isfinite(query).all():
         raise ValueError("the question's vectors hold NaN or infinity")
     largest = np.abs(query).max(axis=1, initial=0.0)
-    scales: Floats = np.where(largest > 0, largest / np.float32(LARGEST), 1.0).astype(np.float32)
+    scales: Floats = (largest / np.float32(LARGEST)).astype(np.float32)
+    small = scales < np.finfo(np.float32).tiny  # all zero, or too near to it to divide by
+    scales[small] = 1.0
     return np.rint(query / scales[:, None]).astype(np.int8), scales
 
 

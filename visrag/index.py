@@ -255,16 +255,20 @@ class Index:
         clock.lap("open")
         queries = {} if rank == "fulltext" else self._encode(question)
         clock.lap("encode")
-        found = search(store, question, queries, legs(store), rank, filter, k, offset)
-        clock.lap("search")
-        hits = []
-        for number, hit in enumerate(found, offset + 1):
-            page = store.page(hit.ref)
-            marks = page_regions(question, page, self._maps(queries, hit.ref))
-            snippet = snippet_of(marks, page.text)
-            hits.append(Hit(number, *hit.ref, hit.score, page.text, snippet, marks, hit.legs, question, self))
-        clock.lap("regions")
-        return Answer(question, hits, clock.laps)
+
+        def find() -> list[Hit]:
+            found = search(store, question, queries, legs(store), rank, filter, k, offset)
+            clock.lap("search")
+            hits = []
+            for number, hit in enumerate(found, offset + 1):
+                marks = page_regions(question, hit.page, self._maps(queries, hit.ref))
+                text = hit.page.text
+                snippet = snippet_of(marks, text)
+                hits.append(Hit(number, *hit.ref, hit.score, text, snippet, marks, hit.legs, question, self))
+            clock.lap("regions")
+            return hits
+
+        return Answer(question, store.steady(find), clock.laps)
 
     def account(
         self,
@@ -283,7 +287,8 @@ class Index:
         store = self.open()
         queries = {} if rank == "fulltext" else self._encode(question)
         filter = self._filter(documents, tags)
-        found = explain(store, question, queries, legs(store), rank, filter, PageRef(document, page))
+        ref = PageRef(document, page)
+        found = store.steady(lambda: explain(store, question, queries, legs(store), rank, filter, ref))
         return Account(found.score, found.legs, shares(question, found.legs))
 
     def token_maps(self, question: str, document: str, page: int) -> TokenMaps | None:
@@ -494,5 +499,5 @@ class _Clock:
 
     def lap(self, name: str) -> None:
         now = time.perf_counter()
-        self.laps[name] = now - self._last
+        self.laps[name] = self.laps.get(name, 0.0) + now - self._last
         self._last = now

@@ -10,10 +10,12 @@ full text and 0.6 and 0.8 for windows they change by 0.01 or less.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
+from .errors import NotFound
 from .fulltext import JOINT, phrases, query_terms, term_spans
 from .maxsim import token_matches
 from .records import (
@@ -34,7 +36,7 @@ from .settings import Rank
 from .store import Query, Store
 
 CANDIDATES = 200  # pages that each leg puts forward
-RESCORED = 3  # pages that are scored by their float16 vectors, if there are any, for each that is asked for
+RESCORED = 30  # pages that their float16 vectors, if there are any, put in order: the best, the next, …, for any k
 WEIGHTS = {"tokens": 1.0, "windows": 0.7, "patches": 1.0, "fulltext": 0.35}  # in fusion
 CHANCE = 0.8  # of a page's chance level is taken off: all of it was a little too much, for pages and for passages
 
@@ -51,9 +53,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A page, its score, and the account of it: the legs' weighted scores add up to the score."""
+    """A page, its score, and the account of that: the legs' weighted scores add up to the score."""
 
     ref: PageRef
+    page: Page
     score: float
     legs: tuple[LegScore, ...]
 
@@ -70,7 +73,7 @@ def search(
 ) -> list[Found]:
     """The k best pages after the first ``offset``, best first; ties by document and page.
 
-    ``queries``: the question's vectors by leg name.
+    ``queries``: the question's vectors by leg name. Within ``store.steady`` it is of one state of the index.
     """
     parts = [part for leg in legs if (part := _part(leg, question, queries, rank)) is not None]
     depth = max(offset + k, CANDIDATES)
@@ -83,10 +86,14 @@ def search(
     total = _total(store, parts, refs)
     best = np.argsort(-total, kind="stable")
     if store.settings().get("float16"):
-        first = np.sort(best[: RESCORED * (offset + k)])
-        best = first[np.argsort(-_total(store, parts, [refs[i] for i in first], exact=True), kind="stable")]
-    best = best[offset : offset + k]
-    found = [_account(store, parts, refs[i]) for i in best]
+        for start in range(offset - offset % RESCORED, min(offset + k, len(best)), RESCORED):
+            some = np.sort(best[start : start + RESCORED])
+            exact = _total(store, parts, [refs[i] for i in some], exact=True)
+            best[start : start + RESCORED] = some[np.argsort(-exact, kind="stable")]
+    found = []
+    for i in best[offset : offset + k]:
+        with suppress(NotFound):  # gone meanwhile, where a store cannot hold on to a state for so long
+            found.append(_account(store, parts, refs[i]))
     return sorted(found, key=lambda hit: -round(hit.score, 6))  # the account is exact, a store's scores nearly
 
 
@@ -152,16 +159,18 @@ def _scores(store: Store, part: Part, refs: Sequence[PageRef], exact: bool) -> F
 
 
 def _account(store: Store, parts: Sequence[Part], ref: PageRef) -> Found:
+    """Raises NotFound."""
+    page = store.page(ref)
     legs = []
     for part in parts:
         if isinstance(part.query, QueryVectors):
             tokens = _token_scores(store, part, part.query, ref)
         else:
-            tokens = _term_scores(store, part.query, ref)
+            tokens = _term_scores(store, part.query, ref, page)
         if tokens:
             score = sum(token.score for token in tokens)
             legs.append(LegScore(part.leg.name, part.leg.encoder, part.weight, score, tokens))
-    return Found(ref, sum(leg.weight * leg.score for leg in legs), tuple(legs))
+    return Found(ref, page, sum(leg.weight * leg.score for leg in legs), tuple(legs))
 
 
 def _token_scores(store: Store, part: Part, query: QueryVectors, ref: PageRef) -> tuple[TokenScore, ...]:
@@ -194,10 +203,9 @@ def _rounded(box: Sequence[float]) -> Box:
     return x0, y0, x1, y1
 
 
-def _term_scores(store: Store, terms: Sequence[str], ref: PageRef) -> tuple[TokenScore, ...]:
+def _term_scores(store: Store, terms: Sequence[str], ref: PageRef, page: Page) -> tuple[TokenScore, ...]:
     """BM25 of each term that occurs on the page, and where it occurs first; that of a phrase goes to its two terms, a
     half to each."""
-    page = store.page(ref)
     scores = store.term_scores(terms, [ref])[0].tolist()
     for term, score in zip(terms, scores, strict=True):
         if JOINT in term:

@@ -203,6 +203,8 @@ def print_check(check: Check, as_json: bool) -> None:
 
 
 def print_info(info: Info, as_json: bool) -> None:
+    from .maxsim.native import NUMPY, why_numpy
+
     found = info.as_dict()
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False))
@@ -231,8 +233,8 @@ def print_info(info: Info, as_json: bool) -> None:
     click.echo(", ".join(f"{name} {size_text(size)}" for name, size in info.bytes.items()))
     memory = size_text(found["in_memory_per_page"])
     click.echo(f"a page takes {size_text(found['bytes_per_page'])} on the disk, and {memory} of bits in memory")
-    how = "numpy, which is slow: there was no C compiler at install, or VISRAG_KERNEL asks for it"
-    click.echo(f"MaxSim: {how if info.kernel == 'numpy' else info.kernel}, {_count(info.threads, 'thread')}")
+    how = f"numpy, which is slow: {why_numpy()}" if info.kernel == NUMPY else info.kernel
+    click.echo(f"MaxSim: {how}, {_count(info.threads, 'thread')}")
 
 
 def print_models(models: Sequence[KnownModel], as_json: bool) -> None:

@@ -368,12 +368,13 @@ def test_searches_go_on_while_another_handle_writes_removes_and_compacts(store, 
     asked, kept = query(unit(rng, 3)), unit(rng, 30)
     put(store, "kept.pdf", [page(1, "common", tokens=kept)])
     expected = store.candidates("tokens", asked, Filter(frozenset({"kept.pdf"})), 1)
-    done, failed = threading.Event(), []
+    done, failed, rounds = threading.Event(), [], []
 
     def read():
         try:
             with LocalStore.open(index) as reader:
                 while not done.is_set():
+                    rounds.append(len(rounds))
                     assert reader.candidates("tokens", asked, Filter(frozenset({"kept.pdf"})), 1) == expected
                     assert reader.candidates("tokens", asked, ALL, 9)
                     assert len(reader.vectors("tokens", PageRef("kept.pdf", 1)).vectors) == 30
@@ -382,9 +383,11 @@ def test_searches_go_on_while_another_handle_writes_removes_and_compacts(store, 
 
     thread = threading.Thread(target=read)
     thread.start()
-    for i in range(15):
+    written = 0
+    while thread.is_alive() and (written < 15 or len(rounds) < 5):
         put(store, "other.pdf", [page(1, "common", tokens=unit(rng, 60))])
-        if i % 2:
+        written += 1
+        if written % 2 == 0:
             store.remove("other.pdf")
             store.compact()
     done.set()
@@ -421,12 +424,15 @@ def test_another_process_writes_removes_and_compacts_while_this_one_searches(sto
     asked = [(name, query(vectors[:3])) for name, vectors in kept.items()]
     expected = {name: store.candidates("tokens", each, ALL, 1) for name, each in asked}
     script = """
-for i in range(60):
+import itertools, select
+for i in itertools.count():
     put(store, f"{i % 7}.pdf", [page(n, "common", tokens=unit(rng, 40)) for n in (1, 2)])
     if i % 3 == 2:
         store.remove(f"{(i - 1) % 7}.pdf")
     if i % 6 == 5:
         store.compact()
+    if i > 60 and select.select([sys.stdin], [], [], 0)[0]:
+        break
 store.close()
 """
     states = set()
@@ -438,6 +444,8 @@ store.close()
             others = Counter(found) - Counter(list(kept))
             assert set(others.values()) <= {2}
             states.add(frozenset(others))
+            if len(states) > 5:
+                running.stdin.close()
         assert running.returncode == 0
     assert len(states) > 5
     assert store.check() == []

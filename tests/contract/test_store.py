@@ -15,7 +15,8 @@ from store_cases import DIM, document, oracle, page, put, query, rounding, store
 
 from visrag.errors import NotFound, StoreError
 from visrag.fulltext import JOINT, PHRASE, terms
-from visrag.records import EncodedPage, Failure, Filter, Page, PageRef, PatchVectors, Places
+from visrag.records import FULLTEXT, EncodedPage, Failure, Filter, Leg, Page, PageRef, PatchVectors, Places
+from visrag.search import search
 
 ALL = Filter()
 
@@ -420,6 +421,48 @@ def test_a_document_is_replaced_at_one_stroke(store, open_store):
     thread.join()
     assert not failed
     assert len(seen) > 1
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])
+def test_a_search_sees_one_state_whatever_another_handle_does_amid_it(store, open_store, replaced):
+    """It finds what it finds before the other's act, or after it, at whichever of its calls that comes."""
+    rng = np.random.default_rng(18)
+    asked, other = query(unit(rng, 2)), open_store()
+    first, second, kept = (page(1, text, tokens=unit(rng, 4)) for text in ("common rare", "common", "common kept"))
+    put(store, "kept.pdf", [kept])
+    legs = [Leg("tokens", "by hand", DIM, "f"), FULLTEXT]
+    calls, due = 0, 0  # of the store in a search; which of them the other acts after
+
+    def disturbed(call):
+        def called(*args):
+            nonlocal calls
+            result = call(*args)
+            calls += 1
+            if calls == due and replaced:
+                put(other, "a.pdf", [second])
+            elif calls == due:
+                other.remove("a.pdf")
+            return result
+
+        return called
+
+    def find(disturbed_after):
+        nonlocal calls, due
+        calls, due = 0, disturbed_after
+        return store.steady(lambda: search(store, "common rare", {"tokens": asked}, legs, "fusion", ALL, 5))
+
+    for name in ("candidates", "score", "chance", "vectors", "page", "term_scores"):
+        setattr(store, name, disturbed(getattr(store, name)))
+    moment, last = 0, 1
+    while moment < last:
+        moment += 1
+        put(other, "a.pdf", [first])
+        before, last = find(0), calls
+        found, after = find(moment), find(0)
+        assert found in (before, after)
+        assert len(before) == 2
+        assert after != before
+    assert last > 4
 
 
 def test_a_removed_document_is_gone_from_every_leg(store, open_store):

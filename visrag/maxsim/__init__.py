@@ -21,8 +21,8 @@ def score_pages(query: Floats, weights: Floats, block: Block, mask: NDArray[np.b
     ``query`` (t, dim) float32, ``weights`` (t,) float32: a token of weight 0 is not looked at. The tokens are made
     codes, too, each with a scale of its own: that moves a score by some 0.1% of it. Of a block of bits the score is by
     the signs alone: the weight × the share of the dimensions in which the best vector agrees, less that in which it
-    does not; it puts pages in an order, and is no MaxSim. Raises ValueError where the dimensions differ, or for NaN or
-    infinity.
+    does not; it puts pages in an order, and is no MaxSim. Raises ValueError where the dimensions differ, and, but
+    for bits, for NaN or infinity.
     """
     if query.ndim != 2 or query.shape[1] != block.dim:
         raise ValueError(f"the question's vectors are {query.shape}, the pages' have {block.dim} dimensions")

@@ -268,12 +268,72 @@ VPOPCNT static void bits_vpopcnt(const Query *query, const void *page, int64_t c
         best[t] = (int32_t)_mm512_reduce_min_epi64(minima[t]);
 }
 
-#define POPCNT __attribute__((target("popcnt")))
-#else
-#define POPCNT
+/* AVX2 has no such instruction: the ones of each byte are those of its halves, by a table. */
+
+#define BYTES 31 /* words of which no more than 255 bits of a byte can differ */
+
+AVX2 static inline __m256i ones(__m256i bits)
+{
+    const __m256i table = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4,
+                                           0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
+    const __m256i half = _mm256_set1_epi8(15);
+    __m256i low = _mm256_shuffle_epi8(table, _mm256_and_si256(bits, half));
+    __m256i high = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(bits, 4), half));
+    return _mm256_add_epi8(low, high);
+}
+
+AVX2 static inline __attribute__((always_inline)) __m256i
+least_avx2(const char *bits, int64_t groups, int words, const uint64_t *token, __m256i found)
+{
+    const __m256i zero = _mm256_setzero_si256();
+    for (int64_t group = 0; group < groups; group++) {
+        __m256i left = zero, right = zero; /* 4 vectors each */
+        for (int first = 0; first < words; first += BYTES) {
+            __m256i a = zero, b = zero;
+            for (int word = first; word < words && word < first + BYTES; word++, bits += 8 * LANES) {
+                __m256i own = _mm256_set1_epi64x((long long)token[word]);
+                a = _mm256_add_epi8(a, ones(_mm256_xor_si256(own, _mm256_loadu_si256((const __m256i *)bits))));
+                b = _mm256_add_epi8(b, ones(_mm256_xor_si256(own, _mm256_loadu_si256((const __m256i *)bits + 1))));
+            }
+            left = _mm256_add_epi64(left, _mm256_sad_epu8(a, zero));
+            right = _mm256_add_epi64(right, _mm256_sad_epu8(b, zero));
+        }
+        found = _mm256_min_epi32(found, _mm256_min_epi32(left, right)); /* none is beyond 32 bits */
+    }
+    return found;
+}
+
+AVX2 static void bits_avx2(const Query *query, const void *page, int64_t count, void *scratch, int32_t *best)
+{
+    int words = query->dim;
+    int64_t groups = (count + LANES - 1) / LANES;
+    __m256i *minima = scratch;
+    for (int t = 0; t < query->tokens; t++)
+        minima[t] = _mm256_set1_epi64x(INT32_MAX);
+    for (int64_t first = 0; first < groups; first += RUN) {
+        const char *run = (const char *)page + first * words * LANES * 8;
+        const uint64_t *token = query->packed;
+        int64_t length = smaller(RUN, groups - first);
+        for (int t = 0; t < query->tokens; t++, token += words) {
+            switch (words) {
+            case 2: minima[t] = least_avx2(run, length, 2, token, minima[t]); break;
+            case 5: minima[t] = least_avx2(run, length, 5, token, minima[t]); break;
+            case 6: minima[t] = least_avx2(run, length, 6, token, minima[t]); break;
+            default: minima[t] = least_avx2(run, length, words, token, minima[t]);
+            }
+        }
+    }
+    for (int t = 0; t < query->tokens; t++) {
+        int64_t lanes[4];
+        _mm256_storeu_si256((__m256i *)lanes, minima[t]);
+        best[t] = (int32_t)smaller(smaller(lanes[0], lanes[1]), smaller(lanes[2], lanes[3]));
+    }
+}
 #endif
 
-POPCNT static void bits_words(const Query *query, const void *page, int64_t count, void *scratch, int32_t *best)
+#if defined(__aarch64__)
+
+static void bits_words(const Query *query, const void *page, int64_t count, void *scratch, int32_t *best)
 {
     (void)scratch;
     const uint64_t *token = query->packed;
@@ -293,8 +353,6 @@ POPCNT static void bits_words(const Query *query, const void *page, int64_t coun
             }
     }
 }
-
-#if defined(__aarch64__)
 
 /* NEON: 16 vectors, 4 dimensions a register of 4, signed by signed. */
 
@@ -370,9 +428,9 @@ static void find_kernels(void)
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vnni"))
         kernels[known++] = (Kernel){"avx512", 4, GROUP, int8_vnni,
-                                    __builtin_cpu_supports("avx512vpopcntdq") ? bits_vpopcnt : bits_words};
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt"))
-        kernels[known++] = (Kernel){"avx2", 2, 4, int8_avx2, bits_words};
+                                    __builtin_cpu_supports("avx512vpopcntdq") ? bits_vpopcnt : bits_avx2};
+    if (__builtin_cpu_supports("avx2"))
+        kernels[known++] = (Kernel){"avx2", 2, 4, int8_avx2, bits_avx2};
 #elif defined(__aarch64__)
 #if defined(__linux__)
     if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP)

@@ -18,7 +18,7 @@ from .block import Block
 from .reference import best_matches
 
 NUMPY = "numpy"
-ALONE = 20_000_000  # products of codes (or words of bits) up to which one thread is as fast as several
+ALONE, ALONE_BITS = 20_000_000, 2_000_000  # products of codes, words of bits: one thread is as fast as several
 
 
 @cache
@@ -40,6 +40,17 @@ def kernel() -> str:
     return forced or kernels()[0]
 
 
+def why_numpy() -> str:
+    """Why ``kernel`` is numpy."""
+    if os.environ.get("VISRAG_KERNEL"):
+        return "VISRAG_KERNEL asks for it"
+    try:
+        from . import _kernel  # noqa: F401
+    except ImportError:
+        return "there was no C compiler at install"
+    return "this processor has none of AVX-512 VNNI, AVX2 and NEON's dot products"
+
+
 @cache
 def threads() -> int:
     """How many threads a search takes. Raises UsageError for a VISRAG_THREADS that is no number from 1 on."""
@@ -49,6 +60,11 @@ def threads() -> int:
     if not given.isdecimal() or int(given) < 1:
         raise UsageError(f"VISRAG_THREADS={given}: must be a number, and at least 1")
     return int(given)
+
+
+def threads_for(tokens: NDArray[np.int8] | NDArray[np.uint64], block: Block) -> int:
+    """How many threads the scan of a block takes: one where others would not make it faster."""
+    return threads() if int(block.counts.sum()) * tokens.size > (ALONE_BITS if block.bits else ALONE) else 1
 
 
 def scan(
@@ -65,7 +81,7 @@ def scan(
     ``tokens``: codes (t, dim) int8, or their bits (t, words) uint64; ``factors`` (t,); ``mask`` (p,): which pages are
     scored at all, all where it is None. NaN for one that is not, or has no vectors. ``best`` (p, t) is filled with the
     best matches themselves: the greatest sum of products of codes, or the least number of bits that differ. ``path``
-    and ``most`` (threads) stand in for what ``kernel`` and ``threads`` say. Raises IndexError for a page that lies
+    and ``most`` (threads) stand in for what ``kernel`` and ``threads_for`` say. Raises IndexError for a page that lies
     outside of its buffer.
     """
     path = path or kernel()
@@ -74,9 +90,9 @@ def scan(
     from ._kernel import score
 
     scores = np.empty(len(block.counts), np.float32)
-    count = (most or threads()) if int(block.counts.sum()) * tokens.size > ALONE else 1
     score(
-        path, count, block.bits, block.dim, block.buffers, block.segment, block.offsets, block.counts, block.scales,
+        path, most or threads_for(tokens, block), block.bits, block.dim,
+        block.buffers, block.segment, block.offsets, block.counts, block.scales,
         mask, tokens, factors, scores, best,
     )  # fmt: skip
     return scores

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from ..records import (
     Document,
@@ -27,6 +27,7 @@ from ..records import (
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+T = TypeVar("T")
 Generation: TypeAlias = int
 Query: TypeAlias = QueryVectors | Sequence[str]  # a leg's vectors, or the terms of full text
 
@@ -192,6 +193,11 @@ class Store(Protocol):
         ...
 
     # Search. A page that lacks a leg is no candidate of it.
+    def steady(self, find: Callable[[], T]) -> T:
+        """What ``find`` gives, which sees one state of the index in all that it asks in this thread. It is called again
+        where what it saw has gone meanwhile."""
+        ...
+
     def candidates(self, leg: str, query: Query, filter: Filter, n: int) -> list[tuple[PageRef, float]]:
         """The n best pages of a leg by its plain score (MaxSim, or BM25), best first; ties by PageRef. Of a large index
         those are left out which a coarser score puts far behind."""

@@ -21,7 +21,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
@@ -76,6 +76,12 @@ RETRIES = 5  # times that a search starts again because compaction moved its seg
 T = TypeVar("T")
 
 
+class Current(threading.local):
+    """The state of the index that this thread's search sees, while there is one."""
+
+    state: tuple[Connection, PageTable] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class LegUsage:
     """What an index holds of a leg: pages that have it, their vectors, the bytes of codes, bits and float16."""
@@ -101,6 +107,7 @@ class LocalStore(LocalWork, LocalFeedback):
         self._table: PageTable | None = None
         self._settings: tuple[str, dict[str, Any]] = ("", {})
         self._reading = threading.Lock()
+        self._current = Current()
         self._appending = threading.Lock()
         self._appender: SegmentWriter | None = None
         self._writer_lock: int | None = None
@@ -328,6 +335,21 @@ class LocalStore(LocalWork, LocalFeedback):
 
     # Search
 
+    def steady(self, find: Callable[[], T]) -> T:
+        """As the protocol says: again only where compaction has moved segments meanwhile."""
+        if self._current.state is not None:
+            return find()
+
+        def see() -> T:
+            with self._snapshot() as state:
+                self._current.state = state
+                try:
+                    return find()
+                finally:
+                    self._current.state = None
+
+        return self._again(see)
+
     def candidates(self, leg: str, query: Query, filter: Filter, n: int) -> list[tuple[PageRef, float]]:
         def find() -> list[tuple[PageRef, float]]:
             with self._snapshot() as (connection, table):
@@ -386,7 +408,7 @@ class LocalStore(LocalWork, LocalFeedback):
         """As the protocol says. Raises Damaged, naming the page."""
 
         def find() -> PatchVectors | None:
-            with self._database.read() as connection:
+            with self._read() as connection:
                 rows = connection.execute(
                     "SELECT s.name, v.offset, v.count, l.dim, v.crc, v.scale, p.data FROM generations g "
                     "JOIN pages ON pages.generation = g.id JOIN legs l "
@@ -412,7 +434,7 @@ class LocalStore(LocalWork, LocalFeedback):
         return self._again(find)
 
     def page(self, page: PageRef) -> Page:
-        with self._database.read() as connection:
+        with self._read() as connection:
             row = connection.execute(
                 "SELECT p.id, p.width, p.height, p.text_source, p.drawn, t.text, t.words FROM generations g "
                 "JOIN pages p ON p.generation = g.id JOIN page_texts t ON t.page = p.id "
@@ -535,7 +557,10 @@ class LocalStore(LocalWork, LocalFeedback):
 
     @contextmanager
     def _snapshot(self) -> Iterator[tuple[Connection, PageTable]]:
-        """One state of the index: a connection that sees it, and its table of pages."""
+        """One state of the index, that of this thread's search: a connection that sees it, and its table of pages."""
+        if self._current.state is not None:
+            yield self._current.state
+            return
         with self._database.read() as connection:
             changes = connection.execute("SELECT changes FROM state").fetchone()[0]
             table = self._table
@@ -547,9 +572,17 @@ class LocalStore(LocalWork, LocalFeedback):
                         self._segments.keep({name for (name,) in connection.execute("SELECT name FROM segments")})
             yield connection, table
 
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        """A connection that sees the state of this thread's search."""
+        state = self._current.state
+        with self._database.read() if state is None else nullcontext(state[0]) as connection:
+            yield connection
+
     def _again(self, find: Callable[[], T]) -> T:
-        """Run a search; where compaction has moved its segments meanwhile, run it on the new state."""
-        for _ in range(RETRIES):
+        """Run a search; where compaction has moved its segments meanwhile, run it on the new state. What is part of a
+        search is run again with it."""
+        for _ in range(RETRIES if self._current.state is None else 0):
             try:
                 return find()
             except SegmentGone:

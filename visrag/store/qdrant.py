@@ -37,7 +37,7 @@ from .qdrant_forms import Record, Staged, check_text, quoted, unquoted
 from .qdrant_pages import Pages
 from .qdrant_points import has_id, is_any, is_value, page_id
 from .qdrant_records import Records, new_generation
-from .qdrant_search import QdrantSearch
+from .qdrant_search import Current, QdrantSearch
 from .qdrant_work import QdrantWork
 from .remote import Folder
 from .urls import is_url
@@ -64,6 +64,7 @@ class QdrantStore(QdrantSearch, QdrantWork, QdrantFeedback, QdrantCleaning):
         self._begun: dict[Generation, float] = {}  # by this object: when they were last touched
         self._known = ("", {})
         self._idf = ("", {})
+        self._current = Current()
 
     @classmethod
     def open(cls, url: str, create: bool = False) -> Self:

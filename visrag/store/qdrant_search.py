@@ -2,11 +2,13 @@
 
 A leg's candidates are one call: the pooled vectors find ``FIRST`` times as many pages, all vectors rank them. Filters
 and hidden generations hold at both stages. What is read is of one state of the index: a call during which a document
-was replaced or removed is made again (``_steady``, ``_seen``).
+was replaced or removed is made again (``_steady``, ``_seen``), and a search in which that happened to a document that
+it saw (``steady``).
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -41,6 +43,12 @@ T = TypeVar("T")
 Found = list[tuple[int, PageRef, float]]  # generation, page, score
 
 
+class Current(threading.local):
+    """The version of the index at which this thread's search began, while there is one, and the records that it saw."""
+
+    state: tuple[str, dict[str, Record | None]] | None = None
+
+
 class QdrantSearch:
     """The part of QdrantStore that searches. As the protocol says, unless a method says more."""
 
@@ -49,8 +57,28 @@ class QdrantSearch:
     _pages: Pages
     _known: tuple[str, dict[str, Record | None]]
     _idf: tuple[str, dict[str, float]]
+    _current: Current
 
     # Search
+
+    def steady(self, find: Callable[[], T]) -> T:
+        """As the protocol says, as to the documents that it finds or asks for: they are the same from its beginning to
+        its end. Where those change all the time, what it gave last."""
+        if self._current.state is not None:
+            return find()
+        for left in reversed(range(RETRIES)):
+            version, records = self._current.state = self._records.version(), {}
+            try:
+                found = find()
+            except NotFound:
+                if not left or self._are_same(version, records):
+                    raise
+            else:
+                if not left or self._are_same(version, records):
+                    break
+            finally:
+                self._current.state = None
+        return found
 
     def candidates(self, leg: str, query: Query, filter: Filter, n: int) -> list[tuple[PageRef, float]]:
         """As the protocol says, among those pages that the pooled vectors put forward."""
@@ -237,7 +265,9 @@ class QdrantSearch:
 
     def _steady(self, find: Callable[[str], T]) -> T:
         """What ``find`` gives of one state of the index, whose version it is told. Where documents change all the time,
-        of the last."""
+        of the last. In a search it is ``steady`` that sees to it."""
+        if self._current.state is not None:
+            return find(self._current.state[0])
         for _ in range(RETRIES):
             with self._connection.alone():
                 version = self._records.version()
@@ -259,27 +289,37 @@ class QdrantSearch:
                 points = [(point.payload or {}, point.score) for point in find(self._records.hidden() | strays)]
                 found = [(payload["generation"], ref(payload), score) for payload, score in points]
                 records = self._records.named({page.document for _, page, _ in found})
-                right = [each for each in found if _generation(records, each[1]) == each[0]]
+                right = [each for each in found if _generation(records, each[1].document) == each[0]]
                 if self._records.version() != version:
                     continue
                 if len(right) == len(found):
                     self._known = version, dict(records)
+                    if self._current.state is not None:
+                        seen = self._current.state[1]
+                        seen.update({**records, **seen})
                     break
                 strays |= {generation for generation, _, _ in found} - {generation for generation, _, _ in right}
         return right
+
+    def _are_same(self, version: str, records: Mapping[str, Record | None]) -> bool:
+        """Whether documents are what they were, by their records of this version or a later one."""
+        if self._records.version() == version:
+            return True
+        now = self._records.named(records)
+        return all(_generation(now, name) == _generation(records, name) for name in records)
 
     def _by_id(self, pages: Sequence[PageRef], find: Callable[[str, Sequence[str]], T]) -> T:
         """What ``find`` gives for the ids of pages; a page that isn't there has one that nothing has."""
 
         def ask(version: str) -> T:
             records = self._read_records({page.document for page in pages}, version)
-            return find(version, [page_id(_generation(records, page), page.page) for page in pages])
+            return find(version, [page_id(_generation(records, page.document), page.page) for page in pages])
 
         return self._steady(ask)
 
     def _read_records(self, names: Iterable[str], version: str) -> Mapping[str, Record | None]:
-        """The records of documents, kept as long as nothing changes."""
-        kept = self._known
+        """The records of documents, kept as long as nothing changes, or as a search goes on."""
+        kept = self._current.state or self._known
         if kept[0] != version:
             kept = self._known = version, {}
         known = kept[1]
@@ -290,8 +330,8 @@ class QdrantSearch:
         return known
 
 
-def _generation(records: Mapping[str, Record] | Mapping[str, Record | None], page: PageRef) -> int:
-    record = records.get(page.document)
+def _generation(records: Mapping[str, Record] | Mapping[str, Record | None], name: str) -> int:
+    record = records.get(name)
     return 0 if record is None or record.removed else record.generation
 
 

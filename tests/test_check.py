@@ -331,6 +331,27 @@ def test_a_locked_document_is_read_again_with_its_password(path: Path, reference
     assert_repaired(path, reference)
 
 
+def test_a_repair_within_lower_limits_takes_no_whole_page(tmp_path: Path, made: Path) -> None:
+    file = pdf(tmp_path / "a.pdf", "walrus", "heron " * 9, "otter")
+    with Index(tmp_path / "index", text=str(made / "model"), device="cpu") as index:
+        index.ingest(file, settings=NO_OCR)
+        before = index.documents()
+    execute(tmp_path / "index", "UPDATE page_texts SET text = 'x' WHERE page = 3")
+    repair = ("check", "--index", tmp_path / "index", "--repair", "--json", "--jobs", 1, "--max-words")
+    code, out = command(*repair, 8)
+    (found,) = json.loads(out)["damage"]
+    assert (code, found["page"], found["repaired"]) == (1, 3, False)
+    (note,) = json.loads(out)["notes"]
+    assert note.startswith("a.pdf, page 2: has 9 words, more than 8")
+    assert note.endswith("; the document stays as it was")
+    with Index(tmp_path / "index", device="cpu") as index:
+        assert (index.documents(), index.failures()) == (before, [])
+    code, out = command(*repair, 9)
+    assert (code, json.loads(out)["notes"]) == (0, [])
+    with Index(tmp_path / "index", device="cpu") as index:
+        assert (index.documents(), index.page("a.pdf", 3).text) == (before, "otter")
+
+
 def test_files_that_nothing_needs_are_told_and_deleted(path: Path, reference: Path) -> None:
     content = hashlib.sha256(b"left").hexdigest()
     orphans = ["images/0.webp", f"originals/{content}", "vectors/0.seg", "writers/0"]

@@ -223,10 +223,13 @@ class _Repair:
         encoders = self._for_ingest(store)
         if not vision:
             encoders = replace(encoders, vision=None)
+        known = {(failure.document, failure.page) for failure in store.failures()}
         summary = ingest(store, encoders, sources, settings, progress=self._progress, again=True)
         for failure in summary.failures:
             if failure.page is None:
                 self._note(f"{failure.document}: {failure.message}")
+            elif (failure.document, failure.page) not in known:
+                self._note(f"{failure.document}, page {failure.page}: {failure.message}")
 
     def _note(self, text: str) -> None:
         self._result.notes = [*self._result.notes, text]

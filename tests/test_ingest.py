@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import resource
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -80,6 +81,32 @@ def test_an_ingest_that_replaces_most_gives_the_bytes_back(
         assert size() < before / 3
         assert {document.indexed for document in index.documents()} == {1}
         assert found(index, "otter")[0] == ("a.pdf", 1)
+
+
+class Filling(Silent):
+    """Lets no file grow beyond a size once a document is in."""
+
+    def finish(self, source: Source) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+def test_bytes_that_cannot_be_given_back_cost_an_ingest_nothing(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "WORTH", 10_000)
+    kept = pdf(tmp_path / "a.pdf", *["a walrus and a heron " * 20] * 4)
+    file = pdf(tmp_path / "b.pdf", *["a walrus and a heron " * 20] * 8)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with index:
+        index.ingest(kept, file, settings=NO_OCR)
+        try:
+            summary = index.ingest(pdf(file, "an otter"), progress=Filling(), settings=NO_OCR)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert (summary.documents, summary.pages, summary.failures) == (1, 1, [])
+        assert found(index, "otter") == [("b.pdf", 1)]
+        assert index.check().orphans == []
+        assert index.compact() > 100_000  # what was not given back then
 
 
 def test_other_settings_make_other_pages(index: Index, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Protocol
 from .ahead import Ended, Opened, Rendered, Rendering, Woken
 from .batcher import Batcher, Encoded
 from .encoders import BATCH, Encoders, render_options, settings_hash
-from .errors import Damaged, DocumentError, EncoderError, FileChanged, NotFound, PageRefused, Reason
+from .errors import Damaged, DocumentError, EncoderError, FileChanged, NotFound, PageRefused, Reason, StoreError
 from .kinds import sha256_of
 from .memory import peak_memory
 from .records import Document, EncodedPage, Failure, Leg, Page, PageRef
@@ -84,7 +84,8 @@ def ingest(
         run = _Run(store, encoders, settings, tags, progress or Silent())
         summary = run.run(sources, again)
         if run.replaces:
-            store.compact(worth=True)
+            with suppress(StoreError):  # the disk is full, or something damaged: the documents are in all the same
+                store.compact(worth=True)
     summary.peak_memory_mb = peak.megabytes
     return summary
 

@@ -203,6 +203,43 @@ print(store.page_count(Filter()), store.check())
     assert second == "2 []"
 
 
+def test_a_compaction_that_has_no_room_leaves_no_segment(index):
+    script = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+for name in ("a.pdf", "b.pdf"):
+    put(store, name, [page(n, "x", tokens=unit(rng, 2000)) for n in (1, 2, 3)])
+store.remove("a.pdf")
+resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, resource.RLIM_INFINITY))
+try:
+    store.compact()
+except Exception as error:
+    print(type(error).__name__, error)
+print(store.find_damage().orphans, store.check())
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print(store.compact() > 90_000, store.check())
+"""
+    with process(index, script) as running:
+        out, _ = running.communicate(timeout=60)
+    first, *others = out.splitlines()
+    assert first.startswith("StoreError")
+    assert others == ["[] []", "True []"]
+
+
+def test_files_that_another_process_deletes_meanwhile_count_for_nothing(store, index):
+    """As a name that is listed and leads to no file."""
+    for folder in ("vectors", "originals"):
+        (index / folder / "0.seg").symlink_to("gone")
+    put(store, "a.pdf", [page(1, tokens=unit(np.random.default_rng(0), 3))])
+    segments = sum(path.stat().st_size for path in (index / "vectors").iterdir() if path.exists())
+    assert store.bytes_used() | {"index.db": 0} == {
+        "index.db": 0, "vectors": segments, "originals": 0, "images": 0, "waiting": 0
+    }  # fmt: skip
+    assert store.compact(worth=True) == 0
+    store.remove("a.pdf")
+    assert store.compact() >= segments
+
+
 def test_errors_of_sqlite_become_ours_with_the_path_and_the_cure(store, index):
     cures = {
         sqlite3.SQLITE_READONLY: "give this user the right",

@@ -429,6 +429,37 @@ def test_searches_go_on_while_another_handle_writes_removes_and_compacts(store, 
     assert not failed
 
 
+def test_a_check_tells_no_damage_where_others_compact_replace_and_remove_meanwhile(store, index, tmp_path):
+    rng = np.random.default_rng(0)
+
+    def put_with_file(to, name, text):
+        (tmp_path / name).write_text(text)
+        content = hashlib.sha256(text.encode()).hexdigest()
+        generation = to.begin(document(name, content))
+        to.add_pages(generation, [page(1, tokens=unit(rng, 200))])
+        to.put_original(tmp_path / name, content, link=False)
+        to.commit(generation, 1)
+
+    with LocalStore.open(index) as other:
+        for name in ("a.pdf", "b.pdf", "c.pdf", "d.pdf"):
+            put_with_file(other, name, name)
+
+    def meanwhile(_):
+        """The rows have been read, and no file yet."""
+        before = {path.name for path in (index / "vectors").iterdir()}
+        with LocalStore.open(index) as other:
+            other.remove("a.pdf")
+            put_with_file(other, "b.pdf", "another b")
+        with LocalStore.open(index) as other:
+            assert other.compact() > 0
+        assert before.isdisjoint(path.name for path in (index / "vectors").iterdir())
+
+    found = store.find_damage(meanwhile)
+    assert (found.damage, found.orphans, found.notes, found.documents, found.pages) == ([], [], [], 4, 4)
+    (index / "originals" / hashlib.sha256(b"c.pdf").hexdigest()).unlink()
+    assert [(damage.kind, damage.document) for damage in store.check()] == [("original", "c.pdf")]
+
+
 # Processes
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from sqlite3 import Connection
@@ -28,7 +28,7 @@ from .checksums import (
 )
 from .database import Database, mapped
 from .documents import reindex
-from .files import put
+from .files import put, size_of_file
 from .locks import try_lock
 from .packing import kind_of
 from .segments import ALIGN, HEADERS, SegmentReader, mend_header
@@ -101,8 +101,9 @@ def find_damage(folder: Path, database: Database, start: Callable[[int], None] |
                 start(_bytes(folder, connection, documents))
             _check_segments(folder, connection, found)
             for row in documents:
-                _check_pages(folder, connection, row, found, told)
-                _check_files(folder, connection, row, found, told)
+                if _check_document(folder, connection, row, told):
+                    found.damage += _check_again(folder, database, row)
+        with tolerant(database) as connection:
             _find_orphans(folder, connection, found)
     except Damaged as error:
         if not any(damage.kind == "database" for damage in found.damage):
@@ -178,6 +179,7 @@ def _documents(connection: Connection, found: Found) -> list[_Row]:
         if count != facts["indexed"]:
             message = f"{count} of its {facts['indexed']} indexed pages are in {DATABASE}"
             found.damage.append(Damage("page", DATABASE, message, facts["name"]))
+        found.pages += count
         rows.append(_Row(generation, facts["name"], facts))
     for (name,) in connection.execute("SELECT name FROM generations WHERE NOT visible AND facts IS NOT NULL"):
         found.damage.append(Damage("document", DATABASE, "it is committed, but not visible", name))
@@ -196,7 +198,7 @@ def _size(folder: Path, connection: Connection, row: _Row) -> int:
         "WHERE p.generation = ?"
     )
     original = folder / "originals" / str(row.facts["content"])
-    size = original.stat().st_size if row.facts["content"] and original.is_file() else 0
+    size = size_of_file(original) if row.facts["content"] and original.is_file() else 0
     return int(connection.execute(sql, (row.generation,)).fetchone()[0]) + size
 
 
@@ -204,8 +206,9 @@ def _check_segments(folder: Path, connection: Connection, found: Found) -> None:
     """The headers of the segments; what is in them is checked by page."""
     for name, kind in _segments(connection).items():
         path = folder / "vectors" / name
-        if path.is_file() and _head(path) != HEADERS[kind]:
-            found.damage.append(Damage("segment", f"vectors/{name}", "its header is not as it was written"))
+        with suppress(FileNotFoundError):  # its pages are missing then, or have moved
+            if _head(path) != HEADERS[kind]:
+                found.damage.append(Damage("segment", f"vectors/{name}", "its header is not as it was written"))
 
 
 def _segments(connection: Connection) -> dict[str, int]:
@@ -222,16 +225,29 @@ def _head(path: Path) -> bytes:
         return file.read(ALIGN)
 
 
-def _check_pages(folder: Path, connection: Connection, row: _Row, found: Found, told: Told | None) -> None:
+def _check_document(folder: Path, connection: Connection, row: _Row, told: Told | None = None) -> list[Damage]:
+    return [*_check_pages(folder, connection, row, told), *_check_files(folder, connection, row, told)]
+
+
+def _check_again(folder: Path, database: Database, row: _Row) -> list[Damage]:
+    """What of a document is damaged while nobody writes: another process may have moved its vectors, or replaced or
+    removed it, since its rows were read."""
+    with database.write() if database.writable else nullcontext(), tolerant(database) as connection:
+        sql = "SELECT 1 FROM generations WHERE id = ? AND visible"
+        if connection.execute(sql, (row.generation,)).fetchone() is None:
+            return []
+        return _check_document(folder, connection, row)
+
+
+def _check_pages(folder: Path, connection: Connection, row: _Row, told: Told | None) -> Iterator[Damage]:
     reader = SegmentReader(folder / "vectors", headers=False)
     size = _size(folder, connection, row)
     pages = connection.execute("SELECT id, number FROM pages WHERE generation = ? ORDER BY number", (row.generation,))
     for page, noted in pages.fetchall():
         number = noted if isinstance(noted, int) else None
-        found.pages += 1
         if not page_holds(connection, page):
             message = "its text, words, places or scores' scale are not as they were written"
-            found.damage.append(Damage("page", DATABASE, message, row.name, number))
+            yield Damage("page", DATABASE, message, row.name, number)
         blocks = connection.execute(
             "SELECT l.name, s.name, v.offset, v.count, l.dim, v.crc FROM page_vectors v JOIN legs l ON l.id = v.leg "
             "LEFT JOIN segments s ON s.id = v.segment WHERE v.page = ? ORDER BY l.name",
@@ -243,25 +259,25 @@ def _check_pages(folder: Path, connection: Connection, row: _Row, found: Found, 
             except (Damaged, TypeError, ValueError, OverflowError) as error:
                 file = f"vectors/{segment}"
                 message = f"its vectors in {leg} cannot be read: {error}"
-                found.damage.append(Damage("page", file, message, row.name, number, leg))
+                yield Damage("page", file, message, row.name, number, leg)
             else:
                 if told is not None:
                     told(row.name, count * dim, size)
 
 
-def _check_files(folder: Path, connection: Connection, row: _Row, found: Found, told: Told | None) -> None:
+def _check_files(folder: Path, connection: Connection, row: _Row, told: Told | None) -> Iterator[Damage]:
     """A document's original, if the index has a copy of it, and its pictures."""
     content = row.facts["content"]
     kept = connection.execute("SELECT link FROM originals WHERE content = ?", (content,)).fetchone()
     if kept is not None and kept[0] is None:
         path = folder / "originals" / content
         if message := _wrong(path, content):
-            found.damage.append(Damage("original", f"originals/{content}", message, row.name))
+            yield Damage("original", f"originals/{content}", message, row.name)
         elif told is not None:
-            told(row.name, path.stat().st_size, _size(folder, connection, row))
+            told(row.name, size_of_file(path), _size(folder, connection, row))
     for page, file in ((page, str(name)) for page, name in row.facts["images"]):
         if message := _wrong(folder / "images" / file, file.partition(".")[0]):
-            found.damage.append(Damage("image", f"images/{file}", message, row.name, page))
+            yield Damage("image", f"images/{file}", message, row.name, page)
 
 
 def _wrong(path: Path, sha256: str) -> str:
@@ -278,9 +294,10 @@ def _wrong(path: Path, sha256: str) -> str:
 def unneeded_originals(folder: Path, connection: Connection) -> tuple[list[str], list[str]]:
     """The names of the originals that no row needs: those that are whole, and those that are not their names' content.
     Those may be the damaged file of a document whose row is lost, and nobody's but the user's to delete."""
+    names = sorted(_names(folder / "originals"))  # before the rows, which are there before their files
     contents = {content for (content,) in connection.execute("SELECT content FROM generations")}
     found: tuple[list[str], list[str]] = [], []
-    for name in sorted(_names(folder / "originals")):
+    for name in names:
         if name not in contents:
             found[bool(_wrong(folder / "originals" / name, name))].append(name)
     return found

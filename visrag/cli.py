@@ -462,7 +462,7 @@ def retry(path: str, as_json: bool, **options: Any) -> None:
 @_device_option
 @_json_option
 def check(path: str, repair: bool, as_json: bool, **options: Any) -> None:
-    """Compare every byte of the index with its checksum; exit with 1 if something is damaged."""
+    """Compare the index with its checksums; exit with 1 if something is damaged."""
     with _open(path, options) as index, progress_bar() as progress:
         found = index.check(repair, progress, _settings(options))
     print_check(found, as_json)

@@ -159,6 +159,24 @@ def test_an_index_of_an_older_version_is_brought_to_the_newest(index, monkeypatc
         store.page(PageRef("a.pdf", 1))
 
 
+def test_verdicts_of_an_older_index_are_sealed(index):
+    said = Feedback("q", "a.pdf", 1, "relevant", "told", time=1.0)
+    with LocalStore.open(index, create=True) as store:
+        store.judge(said)
+    with sqlite3.connect(index / "index.db") as connection:  # as before the fifth migration
+        connection.execute("ALTER TABLE feedback DROP COLUMN crc")
+        connection.execute("PRAGMA user_version = 4")
+    connection.close()
+    with LocalStore.open(index) as store:
+        assert store.feedback() == [said]
+        assert store.check() == []
+    with sqlite3.connect(index / "index.db") as connection:
+        connection.execute("UPDATE feedback SET note = 'sold'")
+    connection.close()
+    with LocalStore.open(index) as store:
+        assert [(damage.kind, damage.document, damage.page) for damage in store.check()] == [("verdict", "a.pdf", 1)]
+
+
 # Errors
 
 

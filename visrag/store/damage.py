@@ -16,11 +16,14 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from ..errors import Damaged
 from ..kinds import sha256_of
 from .checksums import (
+    VERDICT,
+    VERDICTS_SINCE,
     page_holds,
     read_facts,
     restore_facts,
     seal_rows,
     seal_settings,
+    seal_verdicts,
     sealed,
     settings_hold,
     typed,
@@ -45,7 +48,9 @@ TABLES = {
 }  # fmt: skip
 NAMED = 20  # of what SQLite finds in its structure
 
-Kind: TypeAlias = Literal["database", "settings", "fulltext", "document", "segment", "page", "original", "image"]
+Kind: TypeAlias = Literal[
+    "database", "settings", "fulltext", "document", "segment", "page", "original", "image", "verdict"
+]
 Told: TypeAlias = Callable[[str, int, int], None]  # the document, bytes that were read of so many of it
 
 
@@ -94,6 +99,8 @@ def find_damage(folder: Path, database: Database, start: Callable[[int], None] |
             if not settings_hold(connection):
                 message = "the settings of the index are not as they were written"
                 found.damage.append(Damage("settings", DATABASE, message))
+            if database.version >= VERDICTS_SINCE:
+                _check_verdicts(connection, found)
         _check_fulltext(database, found)
         with tolerant(database) as connection:
             documents = _documents(connection, found)
@@ -164,6 +171,17 @@ def _check_fulltext(database: Database, found: Found) -> None:
             connection.execute("INSERT INTO fulltext (fulltext, rank) VALUES ('integrity-check', ?)", (rank,))
         except sqlite3.DatabaseError as error:
             found.damage.append(Damage("fulltext", DATABASE, f"full text is not that of the pages ({error})"))
+
+
+def _check_verdicts(connection: Connection, found: Found) -> None:
+    names = ("review", "question", "reviewer", "verdict", "note")
+    sql = f"SELECT document, page, {', '.join(names)} FROM feedback WHERE crc <> {VERDICT}"
+    for document, page, *values in connection.execute(sql):
+        reads = json.dumps(dict(zip(names, map(str, values), strict=True)), ensure_ascii=False)
+        message = f"a verdict on it is not as it was written, and reads {reads}: judge the page again"
+        found.damage.append(
+            Damage("verdict", DATABASE, message, str(document), page if isinstance(page, int) else None)
+        )
 
 
 def _documents(connection: Connection, found: Found) -> list[_Row]:
@@ -340,7 +358,7 @@ def _free(path: Path) -> bool:
 def mend(folder: Path, database: Database, found: Found) -> None:
     """Make good what can be without reading a document again: settings, documents' facts, segments, full text.
 
-    Settings that are damaged with their copy stay so: nothing says what they were.
+    Settings that are damaged with their copy stay so: nothing says what they were. Verdicts that are damaged go.
     """
     kept = read_copy(folder)
     with database.write() as connection:
@@ -357,6 +375,8 @@ def mend(folder: Path, database: Database, found: Found) -> None:
                 connection.execute("UPDATE generations SET facts = NULL WHERE id = ?", (generation,))
         connection.execute("UPDATE OR IGNORE generations SET visible = 1 WHERE NOT visible AND facts IS NOT NULL")
         seal_rows(connection)
+        connection.execute(f"DELETE FROM feedback WHERE crc <> {VERDICT}")
+        seal_verdicts(connection)
         if any(damage.file == DATABASE for damage in found.damage):
             reindex(connection)  # of the rows as they are, so that a document's terms can be taken out of it
         connection.execute("UPDATE state SET changes = changes + 1")

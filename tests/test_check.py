@@ -220,6 +220,23 @@ def test_rows_that_are_damaged_are_found_and_made_good(
     assert_repaired(path, reference)
 
 
+@pytest.mark.parametrize("sql", ["verdict = 'relevant'", "note = CAST(x'ff41' AS TEXT)", "time = time + 1"])
+def test_a_verdict_that_is_damaged_is_told_and_goes(path: Path, reference: Path, sql: str) -> None:
+    with Index(path, device="cpu") as index:
+        kept = index.judge("Which trams?", "paper-1.pdf", 1, "relevant", "told")
+        index.judge("Which trams?", "paper-1.pdf", 2, "not_relevant", "told", reviewer="Ann")
+    assert checked(path).damage == []
+    execute(path, f"UPDATE feedback SET {sql} WHERE page = 2")
+    (found,) = checked(path).damage
+    assert (found.kind, found.document, found.page) == ("verdict", "paper-1.pdf", 2)
+    assert '"question": "Which trams?", "reviewer": "Ann"' in found.message
+    repaired = checked(path, repair=True)
+    assert (repaired.left, repaired.notes) == ([], [f"paper-1.pdf, page 2: {found.message}; it is gone"])
+    with Index(path, device="cpu") as index:
+        assert index.feedback() == [kept]
+    assert_repaired(path, reference)
+
+
 def test_a_database_that_is_damaged_empty_or_missing_is_an_error_that_names_it(path: Path, tmp_path: Path) -> None:
     database = path / "index.db"
     whole = database.read_bytes()
@@ -261,6 +278,7 @@ def test_without_a_database_the_originals_are_ingested_anew(path: Path, referenc
     found = checked(path, repair=True)
     assert found.left == []
     assert sum("its name, tags and settings are lost" in note for note in found.notes) == 6
+    assert "index.db was made anew: verdicts and what was in the queue may be missing" in found.notes
     with LocalStore.open(path) as store, LocalStore.open(reference) as whole:
         assert sorted(d.content for d in store.documents()) == sorted(d.content for d in whole.documents())
         assert store.settings() == whole.settings()  # from their copy
@@ -329,6 +347,27 @@ def test_a_locked_document_is_read_again_with_its_password(path: Path, reference
     code, _ = command("check", "--index", path, "--repair", "--password", SETTINGS.passwords[0])
     assert code == 0
     assert_repaired(path, reference)
+
+
+def test_a_repair_within_lower_limits_takes_no_whole_page(tmp_path: Path, made: Path) -> None:
+    file = pdf(tmp_path / "a.pdf", "walrus", "heron " * 9, "otter")
+    with Index(tmp_path / "index", text=str(made / "model"), device="cpu") as index:
+        index.ingest(file, settings=NO_OCR)
+        before = index.documents()
+    execute(tmp_path / "index", "UPDATE page_texts SET text = 'x' WHERE page = 3")
+    repair = ("check", "--index", tmp_path / "index", "--repair", "--json", "--jobs", 1, "--max-words")
+    code, out = command(*repair, 8)
+    (found,) = json.loads(out)["damage"]
+    assert (code, found["page"], found["repaired"]) == (1, 3, False)
+    (note,) = json.loads(out)["notes"]
+    assert note.startswith("a.pdf, page 2: has 9 words, more than 8")
+    assert note.endswith("; the document stays as it was")
+    with Index(tmp_path / "index", device="cpu") as index:
+        assert (index.documents(), index.failures()) == (before, [])
+    code, out = command(*repair, 9)
+    assert (code, json.loads(out)["notes"]) == (0, [])
+    with Index(tmp_path / "index", device="cpu") as index:
+        assert (index.documents(), index.page("a.pdf", 3).text) == (before, "otter")
 
 
 def test_files_that_nothing_needs_are_told_and_deleted(path: Path, reference: Path) -> None:
@@ -433,7 +472,7 @@ LocalStore.open(sys.argv[1]).write_settings({"a": 1})
 def test_what_was_acknowledged_outlives_a_repair_that_is_killed(path: Path, reference: Path) -> None:
     """Where the old log is gone, and the new database not yet in place: the next to open the index puts it there."""
     script = "import os, sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None); c.execute(sys.argv[2]); "
-    insert = "INSERT INTO feedback VALUES ('r', 'q', 'd', 1, 'w', NULL, 'told', 1.0)"
+    insert = "INSERT INTO feedback VALUES ('r', 'q', 'd', 1, 'w', NULL, 'told', 1.0, NULL)"
     command = [sys.executable, "-c", script + "os.kill(os.getpid(), 9)", str(path / "index.db"), insert]
     subprocess.run(command, check=False)
     assert (path / "index.db-wal").stat().st_size > 0  # the row is in the log only
@@ -467,7 +506,7 @@ def test_what_others_made_is_not_repaired(tmp_path: Path) -> None:
 @pytest.mark.parametrize("offset", [60, 70, 100, 103, 107, 110])
 def test_a_bit_of_the_databases_first_page_loses_nothing(path: Path, reference: Path, offset: int) -> None:
     database = path / "index.db"
-    execute(path, "INSERT INTO feedback VALUES ('r', 'q', 'd', 1, 'w', NULL, 'told', 1.0)")
+    execute(path, "INSERT INTO feedback VALUES ('r', 'q', 'd', 1, 'w', NULL, 'told', 1.0, NULL)")
     flip(database, offset)
     damaged = database.read_bytes()
     found = checked(path, repair=True)

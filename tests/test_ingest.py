@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import resource
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pypdfium2
@@ -81,6 +83,32 @@ def test_an_ingest_that_replaces_most_gives_the_bytes_back(
         assert found(index, "otter")[0] == ("a.pdf", 1)
 
 
+class Filling(Silent):
+    """Lets no file grow beyond a size once a document is in."""
+
+    def finish(self, source: Source) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+def test_bytes_that_cannot_be_given_back_cost_an_ingest_nothing(
+    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "WORTH", 10_000)
+    kept = pdf(tmp_path / "a.pdf", *["a walrus and a heron " * 20] * 4)
+    file = pdf(tmp_path / "b.pdf", *["a walrus and a heron " * 20] * 8)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with index:
+        index.ingest(kept, file, settings=NO_OCR)
+        try:
+            summary = index.ingest(pdf(file, "an otter"), progress=Filling(), settings=NO_OCR)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert (summary.documents, summary.pages, summary.failures) == (1, 1, [])
+        assert found(index, "otter") == [("b.pdf", 1)]
+        assert index.check().orphans == []
+        assert index.compact() > 100_000  # what was not given back then
+
+
 def test_other_settings_make_other_pages(index: Index, tmp_path: Path) -> None:
     file = pdf(tmp_path / "a.pdf", "walrus")
     with index:
@@ -119,6 +147,27 @@ def test_retry_takes_a_mended_file(index: Index, tmp_path: Path) -> None:
         assert index.failures() == []
         assert index.documents()[0].tags == {"year": "2024"}
         assert found(index, "walrus") == [("a.pdf", 1)]
+
+
+def test_retry_takes_no_page_that_is_there(index: Index, tmp_path: Path) -> None:
+    file = pdf(tmp_path / "a.pdf", "walrus " * 5, "heron " * 9, "otter")
+
+    def at_most(words: int) -> IngestSettings:
+        return replace(NO_OCR, max_words=words)
+
+    with index:
+        assert [(f.page, f.reason) for f in index.ingest(file, settings=at_most(8)).failures] == [(2, "too_large")]
+        told = index.failures()
+        summary = index.retry(settings=at_most(4))
+        assert [failure.page for failure in summary.failures] == [1, 2]
+        assert all(failure.message.endswith("; the document stays as it was") for failure in summary.failures)
+        assert (summary.pages, index.failures(), found(index, "walrus")) == (0, told, [("a.pdf", 1)])
+        assert index.retry(settings=at_most(8)).pages == 2  # what failed before may fail again
+        assert index.retry(settings=at_most(9)).failures == []
+        assert found(index, "heron") == [("a.pdf", 2)]
+        other = replace(at_most(4), ocr="auto")  # other settings make other pages
+        assert index.ingest(file, settings=other).pages == 1
+        assert [failure.page for failure in index.failures()] == [1, 2]
 
 
 def test_sync_removes_what_has_gone_from_the_folder_only(index: Index, tmp_path: Path) -> None:

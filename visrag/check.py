@@ -73,7 +73,7 @@ def check(
     settings: IngestSettings | None = None,
     progress: Progress | None = None,
 ) -> Check:
-    """Compare every byte of an index with its checksum. ``repair``: make good what is damaged.
+    """Compare an index with its checksums. ``repair``: make good what is damaged.
 
     ``settings``: passwords, processes and limits for the documents that are read again; how each is read is as it was.
     Nobody else may have the index open to repair it; who opens it to write waits meanwhile. A database that had to be
@@ -123,13 +123,17 @@ class _Repair:
         rebuilt = WORK in found.orphans  # by a repair that did not come to its end
         if any(damage.kind == "database" for damage in found.damage):
             rebuilt = True
-            if aside := rebuild(self._folder):
-                self._note(f"{DATABASE} was made anew; the old one is in {aside}: delete it once nothing is missing")
+            aside = rebuild(self._folder)
+            kept = f"; the old one is in {aside}: delete it once nothing is missing" if aside else ""
+            self._note(f"{DATABASE} was made anew: verdicts and what was in the queue may be missing{kept}")
             found = _look(self._folder, Silent(), held=True)
             known = {damage.where for damage in self._result.damage}
             self._result.damage = self._result.damage + [d for d in found.damage if d.where not in known]
         with LocalStore.open(self._folder, clean=False, held=True) as store:
             store.mend(found)
+            for damage in found.damage:
+                if damage.kind == "verdict":
+                    self._note(f"{damage.document}, page {damage.page}: {damage.message}; it is gone")
             self._originals(store, found)
             try:
                 store.settings()
@@ -223,10 +227,13 @@ class _Repair:
         encoders = self._for_ingest(store)
         if not vision:
             encoders = replace(encoders, vision=None)
+        known = {(failure.document, failure.page) for failure in store.failures()}
         summary = ingest(store, encoders, sources, settings, progress=self._progress, again=True)
         for failure in summary.failures:
             if failure.page is None:
                 self._note(f"{failure.document}: {failure.message}")
+            elif (failure.document, failure.page) not in known:
+                self._note(f"{failure.document}, page {failure.page}: {failure.message}")
 
     def _note(self, text: str) -> None:
         self._result.notes = [*self._result.notes, text]

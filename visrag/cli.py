@@ -98,6 +98,21 @@ _password_options = _options(
         help="Passwords, one a line (UTF-8): unlike those of --password, no list of processes shows them.",
     ),
 )
+_limit_options = _options(
+    click.option("--jobs", type=click.IntRange(1), help="Rendering processes. [default: one a core, up to 8]"),
+    click.option(
+        "--page-timeout",
+        type=click.FloatRange(0, 86_400, min_open=True),
+        default=60.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="For one page, OCR included.",
+    ),
+    click.option("--memory", type=click.IntRange(128), metavar="MB", help="Of one rendering process. [default: 2048]"),
+    click.option("--max-pixels", type=click.IntRange(1), help="Of a page of an image file. [default: 180000000]"),
+    click.option("--max-words", type=click.IntRange(1), help="Of a page. [default: 100000]"),
+    click.option("--max-pages", type=click.IntRange(1), help="Of a document. [default: 50000]"),
+)
 _read_options = _options(
     click.option(
         "--ocr",
@@ -116,19 +131,7 @@ _read_options = _options(
     ),
     _password_options,
     click.option("--link", is_flag=True, help="Keep the paths of the files, not copies of them."),
-    click.option("--jobs", type=click.IntRange(1), help="Rendering processes. [default: one a core, up to 8]"),
-    click.option(
-        "--page-timeout",
-        type=click.FloatRange(0, 86_400, min_open=True),
-        default=60.0,
-        show_default=True,
-        metavar="SECONDS",
-        help="For one page, OCR included.",
-    ),
-    click.option("--memory", type=click.IntRange(128), metavar="MB", help="Of one rendering process. [default: 2048]"),
-    click.option("--max-pixels", type=click.IntRange(1), help="Of a page of an image file. [default: 180000000]"),
-    click.option("--max-words", type=click.IntRange(1), help="Of a page. [default: 100000]"),
-    click.option("--max-pages", type=click.IntRange(1), help="Of a document. [default: 50000]"),
+    _limit_options,
 )
 _POOL = "Keep one vector of a page in N, of a new index: 2 or 3 make it smaller. [default: all]"
 _DIM = "Give the vectors of text N dimensions, a multiple of 8, in a new index. [default: all]"
@@ -455,14 +458,13 @@ def retry(path: str, as_json: bool, **options: Any) -> None:
 @_index_option
 @click.option("--repair", is_flag=True, help="Make good what is damaged. Nobody else should use the index meanwhile.")
 @_password_options
+@_limit_options
 @_device_option
 @_json_option
 def check(path: str, repair: bool, as_json: bool, **options: Any) -> None:
-    """Compare every byte of the index with its checksum; exit with 1 if something is damaged."""
-    from .settings import IngestSettings
-
+    """Compare the index with its checksums; exit with 1 if something is damaged."""
     with _open(path, options) as index, progress_bar() as progress:
-        found = index.check(repair, progress, IngestSettings(passwords=_passwords(options)))
+        found = index.check(repair, progress, _settings(options))
     print_check(found, as_json)
     if found.left:
         sys.exit(1)
@@ -580,15 +582,14 @@ def _checked(path: str) -> str:
     return path
 
 
-_LIMITS = ("jobs", "memory", "max_pixels", "max_words", "max_pages")
+_READ = ("ocr", "renderer", "route", "link", "page_timeout", "jobs", "max_pixels", "max_words", "max_pages")
 _OF_WORKERS = (*(field.name for field in fields(ModelSettings)), "jobs", "memory")
 
 
 def _settings(options: dict[str, Any]) -> Any:
     from .settings import IngestSettings
 
-    chosen = {key: options[key] for key in ("ocr", "renderer", "route", "link", "page_timeout")}
-    chosen |= {key: options[key] for key in _LIMITS if options[key] is not None}
+    chosen = {key: options[key] for key in _READ if options.get(key) is not None}
     if options["memory"] is not None:
         chosen["memory"] = options["memory"] << 20
     return IngestSettings(passwords=_passwords(options), **chosen)

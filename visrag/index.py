@@ -187,7 +187,7 @@ class Index:
     def check(
         self, repair: bool = False, progress: Progress | None = None, settings: IngestSettings | None = None
     ) -> Check:
-        """Compare every byte of the index with its checksum. ``repair``: make good what is damaged, from copies and the
+        """Compare the index with its checksums. ``repair``: make good what is damaged, from copies and the
         documents' files; nobody else should use the index meanwhile.
 
         ``settings``: passwords, processes and limits for documents that are read again; all else is as it was. Raises

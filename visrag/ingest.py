@@ -13,17 +13,17 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from .ahead import Ended, Opened, Rendered, Rendering, Woken
 from .batcher import Batcher, Encoded
 from .encoders import BATCH, Encoders, render_options, settings_hash
-from .errors import DocumentError, EncoderError, FileChanged, PageRefused, Reason
+from .errors import Damaged, DocumentError, EncoderError, FileChanged, NotFound, PageRefused, Reason, StoreError
 from .kinds import sha256_of
 from .memory import peak_memory
-from .records import Document, EncodedPage, Failure, Leg, Page
+from .records import Document, EncodedPage, Failure, Leg, Page, PageRef
 from .settings import IngestSettings
 from .sources import Source
 from .store import Generation, Store
@@ -84,7 +84,8 @@ def ingest(
         run = _Run(store, encoders, settings, tags, progress or Silent())
         summary = run.run(sources, again)
         if run.replaces:
-            store.compact(worth=True)
+            with suppress(StoreError):  # the disk is full, or something damaged: the documents are in all the same
+                store.compact(worth=True)
     summary.peak_memory_mb = peak.megabytes
     return summary
 
@@ -234,7 +235,8 @@ class _Run:
     def _end(self, source: Source, error: DocumentError | None) -> None:
         """Make a document visible, all of whose pages are in.
 
-        One that was there and can't be read now, because its file has gone or with the same content, stays as it was.
+        One that was there and can't be read now, because its file has gone or with the same content, stays as it was;
+        also one of the same content and settings that would lose pages.
         """
         if error is None and not self._keep(source):
             self._store.abandon(self._open.pop(source.name)[0])
@@ -246,10 +248,37 @@ class _Run:
         same = known is not None and known.indexed > 0 and self._contents[source.name] in ("", known.content)
         if error is not None and same:
             self.summary.failures.append(Failure(source.name, None, error.reason, error.message))
+        elif error is None and self._loses(source, known):
+            self._stay(source)
         else:
             self._commit(source, error)
         self.summary.documents += 1
         self._progress.finish(source)
+
+    def _loses(self, source: Source, known: Document | None) -> bool:
+        """Whether pages have failed now that the index has, of the same content and settings."""
+        if known is None or (known.content, known.settings) != (self._contents[source.name], self._settings_hash):
+            return False
+        failed = [failure.page for failure in self.summary.failures if failure.document == source.name]
+        return any(page is not None and self._has(PageRef(source.name, page)) for page in failed)
+
+    def _has(self, page: PageRef) -> bool:
+        """Whether the index has a page, be it damaged."""
+        with suppress(Damaged):
+            try:
+                self._store.page(page)
+            except NotFound:
+                return False
+        return True
+
+    def _stay(self, source: Source) -> None:
+        """Leave a document as it was, and say so where its pages' failures are told."""
+        self._store.abandon(self._open.pop(source.name)[0])
+        stays = "the document stays as it was"
+        self.summary.failures = [
+            replace(each, message=f"{each.message}; {stays}") if each.document == source.name else each
+            for each in self.summary.failures
+        ]
 
     def _commit(self, source: Source, error: DocumentError | None) -> None:
         if source.name not in self._open:
@@ -258,7 +287,7 @@ class _Run:
             self._fail(source, error)
             self._keep(source)
         generation, pages = self._open[source.name]
-        self._store.commit(generation, pages)
+        self.summary.pages += self._store.commit(generation, pages).indexed
         del self._open[source.name]
 
     def _keep(self, source: Source) -> bool:
@@ -300,7 +329,6 @@ class _Run:
             return
         if source.name in self._locked:
             self._keep_pictures(generation, [encoded.page for encoded in pages])
-        self.summary.pages += len(pages)
 
     def _keep_pictures(self, generation: Generation, pages: Sequence[Page]) -> None:
         """For pages whose picture cannot be made again."""

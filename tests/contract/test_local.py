@@ -159,6 +159,24 @@ def test_an_index_of_an_older_version_is_brought_to_the_newest(index, monkeypatc
         store.page(PageRef("a.pdf", 1))
 
 
+def test_verdicts_of_an_older_index_are_sealed(index):
+    said = Feedback("q", "a.pdf", 1, "relevant", "told", time=1.0)
+    with LocalStore.open(index, create=True) as store:
+        store.judge(said)
+    with sqlite3.connect(index / "index.db") as connection:  # as before the fifth migration
+        connection.execute("ALTER TABLE feedback DROP COLUMN crc")
+        connection.execute("PRAGMA user_version = 4")
+    connection.close()
+    with LocalStore.open(index) as store:
+        assert store.feedback() == [said]
+        assert store.check() == []
+    with sqlite3.connect(index / "index.db") as connection:
+        connection.execute("UPDATE feedback SET note = 'sold'")
+    connection.close()
+    with LocalStore.open(index) as store:
+        assert [(damage.kind, damage.document, damage.page) for damage in store.check()] == [("verdict", "a.pdf", 1)]
+
+
 # Errors
 
 
@@ -201,6 +219,43 @@ print(store.page_count(Filter()), store.check())
     assert "vectors" in first
     assert "ulimit" in first
     assert second == "2 []"
+
+
+def test_a_compaction_that_has_no_room_leaves_no_segment(index):
+    script = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+for name in ("a.pdf", "b.pdf"):
+    put(store, name, [page(n, "x", tokens=unit(rng, 2000)) for n in (1, 2, 3)])
+store.remove("a.pdf")
+resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, resource.RLIM_INFINITY))
+try:
+    store.compact()
+except Exception as error:
+    print(type(error).__name__, error)
+print(store.find_damage().orphans, store.check())
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print(store.compact() > 90_000, store.check())
+"""
+    with process(index, script) as running:
+        out, _ = running.communicate(timeout=60)
+    first, *others = out.splitlines()
+    assert first.startswith("StoreError")
+    assert others == ["[] []", "True []"]
+
+
+def test_files_that_another_process_deletes_meanwhile_count_for_nothing(store, index):
+    """As a name that is listed and leads to no file."""
+    for folder in ("vectors", "originals"):
+        (index / folder / "0.seg").symlink_to("gone")
+    put(store, "a.pdf", [page(1, tokens=unit(np.random.default_rng(0), 3))])
+    segments = sum(path.stat().st_size for path in (index / "vectors").iterdir() if path.exists())
+    assert store.bytes_used() | {"index.db": 0} == {
+        "index.db": 0, "vectors": segments, "originals": 0, "images": 0, "waiting": 0
+    }  # fmt: skip
+    assert store.compact(worth=True) == 0
+    store.remove("a.pdf")
+    assert store.compact() >= segments
 
 
 def test_errors_of_sqlite_become_ours_with_the_path_and_the_cure(store, index):
@@ -393,6 +448,37 @@ def test_searches_go_on_while_another_handle_writes_removes_and_compacts(store, 
     done.set()
     thread.join()
     assert not failed
+
+
+def test_a_check_tells_no_damage_where_others_compact_replace_and_remove_meanwhile(store, index, tmp_path):
+    rng = np.random.default_rng(0)
+
+    def put_with_file(to, name, text):
+        (tmp_path / name).write_text(text)
+        content = hashlib.sha256(text.encode()).hexdigest()
+        generation = to.begin(document(name, content))
+        to.add_pages(generation, [page(1, tokens=unit(rng, 200))])
+        to.put_original(tmp_path / name, content, link=False)
+        to.commit(generation, 1)
+
+    with LocalStore.open(index) as other:
+        for name in ("a.pdf", "b.pdf", "c.pdf", "d.pdf"):
+            put_with_file(other, name, name)
+
+    def meanwhile(_):
+        """The rows have been read, and no file yet."""
+        before = {path.name for path in (index / "vectors").iterdir()}
+        with LocalStore.open(index) as other:
+            other.remove("a.pdf")
+            put_with_file(other, "b.pdf", "another b")
+        with LocalStore.open(index) as other:
+            assert other.compact() > 0
+        assert before.isdisjoint(path.name for path in (index / "vectors").iterdir())
+
+    found = store.find_damage(meanwhile)
+    assert (found.damage, found.orphans, found.notes, found.documents, found.pages) == ([], [], [], 4, 4)
+    (index / "originals" / hashlib.sha256(b"c.pdf").hexdigest()).unlink()
+    assert [(damage.kind, damage.document) for damage in store.check()] == [("original", "c.pdf")]
 
 
 # Processes

@@ -1,8 +1,8 @@
 """Checksums of an index's rows: whether what SQLite gives back is what was written.
 
 SQLite finds damage to its own structure only: a text of which a byte flips on the disk is a text like any other. So
-each page has a checksum of its rows, and each document a sealed copy of its own (``facts``), from which they can be
-restored. What a transaction writes it seals.
+each page has a checksum of its rows, as has each verdict, and each document a sealed copy of its own (``facts``), from
+which they can be restored. What a transaction writes it seals.
 """
 
 from __future__ import annotations
@@ -14,6 +14,12 @@ from sqlite3 import Connection
 from typing import Any
 
 SINCE = 4  # the migration that brought them
+VERDICTS_SINCE = 5  # and that of the verdicts
+# Of a row of feedback, in SQL: Database gives its connections the function.
+VERDICT = (
+    "checksum(CAST(review AS BLOB), CAST(question AS BLOB), CAST(document AS BLOB), page, CAST(reviewer AS BLOB), "
+    "CAST(verdict AS BLOB), CAST(note AS BLOB), time)"
+)
 
 _COLUMNS = ("name", "content", "settings", "media_type", "state", "pages", "indexed", "failed", "path", "renderer")
 _TEXTS = ("name", "content", "settings", "media_type", "state", "renderer")
@@ -108,6 +114,11 @@ def seal_rows(connection: Connection) -> None:
         seal_page(connection, page)
     for (generation,) in connection.execute("SELECT id FROM generations WHERE visible AND facts IS NULL").fetchall():
         seal_document(connection, generation)
+
+
+def seal_verdicts(connection: Connection) -> None:
+    """Seal the verdicts that have no checksum."""
+    connection.execute(f"UPDATE feedback SET crc = {VERDICT} WHERE crc IS NULL")
 
 
 def page_holds(connection: Connection, page: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from sqlite3 import Connection
 
@@ -12,7 +13,7 @@ from .checksums import read_facts, unsealed
 from .damage import WORK, tolerant, unneeded_originals
 from .database import CURE, Database
 from .documents import segment_id
-from .files import Files
+from .files import Files, size_of_file, size_of_files
 from .locks import try_lock
 from .packing import kind_of
 from .segments import SUFFIX, SegmentReader, SegmentWriter
@@ -48,12 +49,7 @@ def sweep(folder: Path, database: Database, files: Files) -> None:
     if not _whole(folder, database):
         return
     _delete_unused(folder, database, files)
-    for path in (folder / "vectors").glob("*" + SUFFIX):
-        if (lock := try_lock(path)) is not None:
-            try:
-                _delete_dead(database, path)
-            finally:
-                os.close(lock)
+    _each_free(folder, lambda path: _delete_dead(database, path))
 
 
 def compact(folder: Path, database: Database, files: Files) -> int:
@@ -69,15 +65,10 @@ def compact(folder: Path, database: Database, files: Files) -> int:
     _delete_unused(folder, database, files)
     writer = SegmentWriter(folder / "vectors", reuse=False)
     try:
-        for path in sorted((folder / "vectors").glob("*" + SUFFIX)):
-            if (lock := try_lock(path)) is not None:
-                try:
-                    if not _delete_dead(database, path):
-                        _rewrite(database, path, writer)
-                finally:
-                    os.close(lock)
+        _each_free(folder, lambda path: _rewrite(database, path, writer))
     finally:
         writer.close()
+        _each_free(folder, lambda path: _delete_dead(database, path))  # where a rewrite did not come to its end
     with database.write() as connection:
         connection.execute("DELETE FROM segments WHERE id NOT IN (SELECT segment FROM page_vectors)")
         connection.execute("DELETE FROM legs WHERE id NOT IN (SELECT leg FROM page_vectors)")
@@ -108,6 +99,16 @@ def _delete_unused(folder: Path, database: Database, files: Files) -> None:
     files.delete_unused([name for name in originals if name not in strange], images)
 
 
+def _each_free(folder: Path, do: Callable[[Path], object]) -> None:
+    """Do something with each segment that no process appends to, while its lock is held."""
+    for path in sorted((folder / "vectors").glob("*" + SUFFIX)):
+        if (lock := try_lock(path)) is not None:
+            try:
+                do(path)
+            finally:
+                os.close(lock)
+
+
 def _blocks(connection: Connection, segment: str) -> list[tuple[int, int, int, int, int, int, str]]:
     """The blocks of a segment that rows point to: leg, page, offset, n, dim, crc, the leg's name."""
     return connection.execute(
@@ -119,8 +120,9 @@ def _blocks(connection: Connection, segment: str) -> list[tuple[int, int, int, i
 
 def _delete_dead(database: Database, path: Path) -> bool:
     """Delete a segment, whose lock is held, if no row points to it."""
+    sql = "SELECT 1 FROM segments JOIN page_vectors ON segment = id WHERE name = ? LIMIT 1"
     with database.read() as connection:
-        if _blocks(connection, path.name):
+        if connection.execute(sql, (path.name,)).fetchone():
             return False
     path.unlink()
     return True
@@ -128,6 +130,8 @@ def _delete_dead(database: Database, path: Path) -> bool:
 
 def _rewrite(database: Database, path: Path, writer: SegmentWriter) -> None:
     """Move the live blocks of a segment, whose lock is held, if enough of it is dead. A damaged one is left alone."""
+    if _delete_dead(database, path):
+        return
     with database.read() as connection:
         blocks = _blocks(connection, path.name)
     live = sum(count * dim for _, _, _, count, dim, _, _ in blocks)
@@ -157,4 +161,4 @@ def _rewrite(database: Database, path: Path, writer: SegmentWriter) -> None:
 
 def _bytes(folder: Path) -> int:
     """What the index takes, but for SQLite's log, which comes and goes."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.suffix != ".db-wal")
+    return size_of_files(folder) - size_of_file(folder / "index.db-wal")

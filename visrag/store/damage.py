@@ -7,7 +7,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from sqlite3 import Connection
@@ -16,11 +16,14 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from ..errors import Damaged
 from ..kinds import sha256_of
 from .checksums import (
+    VERDICT,
+    VERDICTS_SINCE,
     page_holds,
     read_facts,
     restore_facts,
     seal_rows,
     seal_settings,
+    seal_verdicts,
     sealed,
     settings_hold,
     typed,
@@ -28,7 +31,7 @@ from .checksums import (
 )
 from .database import Database, mapped
 from .documents import reindex
-from .files import put
+from .files import put, size_of_file
 from .locks import try_lock
 from .packing import kind_of
 from .segments import ALIGN, HEADERS, SegmentReader, mend_header
@@ -45,7 +48,9 @@ TABLES = {
 }  # fmt: skip
 NAMED = 20  # of what SQLite finds in its structure
 
-Kind: TypeAlias = Literal["database", "settings", "fulltext", "document", "segment", "page", "original", "image"]
+Kind: TypeAlias = Literal[
+    "database", "settings", "fulltext", "document", "segment", "page", "original", "image", "verdict"
+]
 Told: TypeAlias = Callable[[str, int, int], None]  # the document, bytes that were read of so many of it
 
 
@@ -94,6 +99,8 @@ def find_damage(folder: Path, database: Database, start: Callable[[int], None] |
             if not settings_hold(connection):
                 message = "the settings of the index are not as they were written"
                 found.damage.append(Damage("settings", DATABASE, message))
+            if database.version >= VERDICTS_SINCE:
+                _check_verdicts(connection, found)
         _check_fulltext(database, found)
         with tolerant(database) as connection:
             documents = _documents(connection, found)
@@ -101,8 +108,9 @@ def find_damage(folder: Path, database: Database, start: Callable[[int], None] |
                 start(_bytes(folder, connection, documents))
             _check_segments(folder, connection, found)
             for row in documents:
-                _check_pages(folder, connection, row, found, told)
-                _check_files(folder, connection, row, found, told)
+                if _check_document(folder, connection, row, told):
+                    found.damage += _check_again(folder, database, row)
+        with tolerant(database) as connection:
             _find_orphans(folder, connection, found)
     except Damaged as error:
         if not any(damage.kind == "database" for damage in found.damage):
@@ -165,6 +173,17 @@ def _check_fulltext(database: Database, found: Found) -> None:
             found.damage.append(Damage("fulltext", DATABASE, f"full text is not that of the pages ({error})"))
 
 
+def _check_verdicts(connection: Connection, found: Found) -> None:
+    names = ("review", "question", "reviewer", "verdict", "note")
+    sql = f"SELECT document, page, {', '.join(names)} FROM feedback WHERE crc <> {VERDICT}"
+    for document, page, *values in connection.execute(sql):
+        reads = json.dumps(dict(zip(names, map(str, values), strict=True)), ensure_ascii=False)
+        message = f"a verdict on it is not as it was written, and reads {reads}: judge the page again"
+        found.damage.append(
+            Damage("verdict", DATABASE, message, str(document), page if isinstance(page, int) else None)
+        )
+
+
 def _documents(connection: Connection, found: Found) -> list[_Row]:
     rows = []
     for generation, copy in connection.execute("SELECT id, facts FROM generations WHERE visible ORDER BY id"):
@@ -178,6 +197,7 @@ def _documents(connection: Connection, found: Found) -> list[_Row]:
         if count != facts["indexed"]:
             message = f"{count} of its {facts['indexed']} indexed pages are in {DATABASE}"
             found.damage.append(Damage("page", DATABASE, message, facts["name"]))
+        found.pages += count
         rows.append(_Row(generation, facts["name"], facts))
     for (name,) in connection.execute("SELECT name FROM generations WHERE NOT visible AND facts IS NOT NULL"):
         found.damage.append(Damage("document", DATABASE, "it is committed, but not visible", name))
@@ -196,7 +216,7 @@ def _size(folder: Path, connection: Connection, row: _Row) -> int:
         "WHERE p.generation = ?"
     )
     original = folder / "originals" / str(row.facts["content"])
-    size = original.stat().st_size if row.facts["content"] and original.is_file() else 0
+    size = size_of_file(original) if row.facts["content"] and original.is_file() else 0
     return int(connection.execute(sql, (row.generation,)).fetchone()[0]) + size
 
 
@@ -204,8 +224,9 @@ def _check_segments(folder: Path, connection: Connection, found: Found) -> None:
     """The headers of the segments; what is in them is checked by page."""
     for name, kind in _segments(connection).items():
         path = folder / "vectors" / name
-        if path.is_file() and _head(path) != HEADERS[kind]:
-            found.damage.append(Damage("segment", f"vectors/{name}", "its header is not as it was written"))
+        with suppress(FileNotFoundError):  # its pages are missing then, or have moved
+            if _head(path) != HEADERS[kind]:
+                found.damage.append(Damage("segment", f"vectors/{name}", "its header is not as it was written"))
 
 
 def _segments(connection: Connection) -> dict[str, int]:
@@ -222,16 +243,29 @@ def _head(path: Path) -> bytes:
         return file.read(ALIGN)
 
 
-def _check_pages(folder: Path, connection: Connection, row: _Row, found: Found, told: Told | None) -> None:
+def _check_document(folder: Path, connection: Connection, row: _Row, told: Told | None = None) -> list[Damage]:
+    return [*_check_pages(folder, connection, row, told), *_check_files(folder, connection, row, told)]
+
+
+def _check_again(folder: Path, database: Database, row: _Row) -> list[Damage]:
+    """What of a document is damaged while nobody writes: another process may have moved its vectors, or replaced or
+    removed it, since its rows were read."""
+    with database.write() if database.writable else nullcontext(), tolerant(database) as connection:
+        sql = "SELECT 1 FROM generations WHERE id = ? AND visible"
+        if connection.execute(sql, (row.generation,)).fetchone() is None:
+            return []
+        return _check_document(folder, connection, row)
+
+
+def _check_pages(folder: Path, connection: Connection, row: _Row, told: Told | None) -> Iterator[Damage]:
     reader = SegmentReader(folder / "vectors", headers=False)
     size = _size(folder, connection, row)
     pages = connection.execute("SELECT id, number FROM pages WHERE generation = ? ORDER BY number", (row.generation,))
     for page, noted in pages.fetchall():
         number = noted if isinstance(noted, int) else None
-        found.pages += 1
         if not page_holds(connection, page):
             message = "its text, words, places or scores' scale are not as they were written"
-            found.damage.append(Damage("page", DATABASE, message, row.name, number))
+            yield Damage("page", DATABASE, message, row.name, number)
         blocks = connection.execute(
             "SELECT l.name, s.name, v.offset, v.count, l.dim, v.crc FROM page_vectors v JOIN legs l ON l.id = v.leg "
             "LEFT JOIN segments s ON s.id = v.segment WHERE v.page = ? ORDER BY l.name",
@@ -243,25 +277,25 @@ def _check_pages(folder: Path, connection: Connection, row: _Row, found: Found, 
             except (Damaged, TypeError, ValueError, OverflowError) as error:
                 file = f"vectors/{segment}"
                 message = f"its vectors in {leg} cannot be read: {error}"
-                found.damage.append(Damage("page", file, message, row.name, number, leg))
+                yield Damage("page", file, message, row.name, number, leg)
             else:
                 if told is not None:
                     told(row.name, count * dim, size)
 
 
-def _check_files(folder: Path, connection: Connection, row: _Row, found: Found, told: Told | None) -> None:
+def _check_files(folder: Path, connection: Connection, row: _Row, told: Told | None) -> Iterator[Damage]:
     """A document's original, if the index has a copy of it, and its pictures."""
     content = row.facts["content"]
     kept = connection.execute("SELECT link FROM originals WHERE content = ?", (content,)).fetchone()
     if kept is not None and kept[0] is None:
         path = folder / "originals" / content
         if message := _wrong(path, content):
-            found.damage.append(Damage("original", f"originals/{content}", message, row.name))
+            yield Damage("original", f"originals/{content}", message, row.name)
         elif told is not None:
-            told(row.name, path.stat().st_size, _size(folder, connection, row))
+            told(row.name, size_of_file(path), _size(folder, connection, row))
     for page, file in ((page, str(name)) for page, name in row.facts["images"]):
         if message := _wrong(folder / "images" / file, file.partition(".")[0]):
-            found.damage.append(Damage("image", f"images/{file}", message, row.name, page))
+            yield Damage("image", f"images/{file}", message, row.name, page)
 
 
 def _wrong(path: Path, sha256: str) -> str:
@@ -278,9 +312,10 @@ def _wrong(path: Path, sha256: str) -> str:
 def unneeded_originals(folder: Path, connection: Connection) -> tuple[list[str], list[str]]:
     """The names of the originals that no row needs: those that are whole, and those that are not their names' content.
     Those may be the damaged file of a document whose row is lost, and nobody's but the user's to delete."""
+    names = sorted(_names(folder / "originals"))  # before the rows, which are there before their files
     contents = {content for (content,) in connection.execute("SELECT content FROM generations")}
     found: tuple[list[str], list[str]] = [], []
-    for name in sorted(_names(folder / "originals")):
+    for name in names:
         if name not in contents:
             found[bool(_wrong(folder / "originals" / name, name))].append(name)
     return found
@@ -323,7 +358,7 @@ def _free(path: Path) -> bool:
 def mend(folder: Path, database: Database, found: Found) -> None:
     """Make good what can be without reading a document again: settings, documents' facts, segments, full text.
 
-    Settings that are damaged with their copy stay so: nothing says what they were.
+    Settings that are damaged with their copy stay so: nothing says what they were. Verdicts that are damaged go.
     """
     kept = read_copy(folder)
     with database.write() as connection:
@@ -340,6 +375,8 @@ def mend(folder: Path, database: Database, found: Found) -> None:
                 connection.execute("UPDATE generations SET facts = NULL WHERE id = ?", (generation,))
         connection.execute("UPDATE OR IGNORE generations SET visible = 1 WHERE NOT visible AND facts IS NOT NULL")
         seal_rows(connection)
+        connection.execute(f"DELETE FROM feedback WHERE crc <> {VERDICT}")
+        seal_verdicts(connection)
         if any(damage.file == DATABASE for damage in found.damage):
             reindex(connection)  # of the rows as they are, so that a document's terms can be taken out of it
         connection.execute("UPDATE state SET changes = changes + 1")

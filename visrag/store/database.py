@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 from ..errors import Damaged, IndexMismatch, StoreError
+from .checksums import checksum
 from .locks import locked
 from .migrations import APPLICATION, MIGRATIONS, migrate
 from .segments import sync_folder
@@ -145,6 +146,7 @@ class Database:
             uri += "?immutable=1" if not log.exists() or log.stat().st_size == 0 else "?mode=ro"
         connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         self._all.append(connection)
+        connection.create_function("checksum", -1, lambda *values: checksum(values), deterministic=True)
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA journal_size_limit = 67108864")
         return connection

@@ -115,6 +115,19 @@ def _used(connection: sqlite3.Connection, table: str, column: str, value: str) -
     return connection.execute(f"SELECT 1 FROM {table} WHERE {column} = ? LIMIT 1", (value,)).fetchone() is not None
 
 
+def size_of_file(path: Path) -> int:
+    """A file's bytes, 0 where it is not there: another process may delete it."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def size_of_files(folder: Path) -> int:
+    """The bytes of all files in a folder and its folders, as far as they stay while they are counted."""
+    return sum(size_of_file(Path(path, name)) for path, _, names in os.walk(folder) for name in names)
+
+
 def put(source: BinaryIO, path: Path, parts: Path, sha256: str | None = None) -> None:
     """Copy a file to ``path``, which is there whole or not at all. Raises FileChanged where its hash is another.
 

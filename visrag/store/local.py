@@ -59,7 +59,7 @@ from .documents import (
     write_state,
 )
 from .feedback import LocalFeedback
-from .files import Files
+from .files import Files, size_of_file, size_of_files
 from .locks import lock_new
 from .packing import Block, PackedPage, bits_of, blocks, halves_of, kind_of, pack, unpack_places, unpack_words
 from .segments import INT8, Location, SegmentGone, SegmentReader, SegmentWriter
@@ -471,29 +471,23 @@ class LocalStore(LocalWork, LocalFeedback):
     def bytes_used(self) -> dict[str, int]:
         """The bytes on the disk, by what they are for."""
         with mapped(self.folder):
-            found = {"index.db": sum(path.stat().st_size for path in self.folder.glob("index.db*"))}
-            for name in ("vectors", "originals", "images", "waiting"):
-                found[name] = sum(path.stat().st_size for path in (self.folder / name).rglob("*") if path.is_file())
-        return found
+            found = {"index.db": sum(map(size_of_file, self.folder.glob("index.db*")))}
+            folders = ("vectors", "originals", "images", "waiting")
+            return found | {name: size_of_files(self.folder / name) for name in folders}
 
     def compact(self, worth: bool = False) -> int:
         """As the protocol says. Others may search and write meanwhile. ``worth``: only where half of the vectors' bytes
-        and 64 MB are dead, and nothing is damaged. Raises Damaged."""
-        if worth and not self._is_worth():
-            return 0
+        and 64 MB are dead. Raises StoreError, Damaged."""
         with mapped(self.folder), self._appending:
+            if worth and not self._is_worth():
+                return 0
             if self._appender is not None:
                 self._appender.close()
                 self._appender = None
-            try:
-                return compact(self.folder, self._database, self._files)
-            except Damaged:
-                if worth:
-                    return 0
-                raise
+            return compact(self.folder, self._database, self._files)
 
     def _is_worth(self) -> bool:
-        size = sum(path.stat().st_size for path in self._vectors.iterdir())
+        size = size_of_files(self._vectors)
         if size < WORTH:
             return False
         sql = "SELECT total(v.count * l.dim) FROM page_vectors v JOIN legs l ON l.id = v.leg"

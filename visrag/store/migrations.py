@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from .checksums import SINCE, seal_all
+from .checksums import SINCE, VERDICTS_SINCE, seal_all, seal_verdicts
 
 APPLICATION = 0x76697361  # "visa": tells an index from other SQLite files
 
@@ -93,6 +93,9 @@ MIGRATIONS = (
     ALTER TABLE generations ADD COLUMN facts TEXT;
     ALTER TABLE pages ADD COLUMN crc INTEGER;
     """,
+    """
+    ALTER TABLE feedback ADD COLUMN crc INTEGER;
+    """,
 )
 
 
@@ -103,6 +106,8 @@ def migrate(connection: sqlite3.Connection) -> None:
         connection.executescript(f"BEGIN IMMEDIATE; {script};")
         if number == SINCE:
             seal_all(connection)
+        if number == VERDICTS_SINCE:
+            seal_verdicts(connection)
         connection.execute(f"PRAGMA application_id = {APPLICATION}")
         connection.execute(f"PRAGMA user_version = {number}")
         connection.execute("COMMIT")

@@ -121,9 +121,9 @@ class SegmentWriter:
         if kind not in self._reused:
             self._reused.add(kind)
             for path in sorted(self._folder.glob("*" + SUFFIX)):
-                if path.stat().st_size + length <= self._limit and (descriptor := try_lock(path)) is not None:
-                    if os.pread(descriptor, ALIGN, 0) == HEADERS[kind]:
-                        size = os.fstat(descriptor).st_size
+                if (descriptor := try_lock(path)) is not None:
+                    size = os.fstat(descriptor).st_size
+                    if size + length <= self._limit and os.pread(descriptor, ALIGN, 0) == HEADERS[kind]:
                         self._open[kind] = _Open(descriptor, path.name, size + -size % ALIGN)
                         return self._open[kind]
                     os.close(descriptor)

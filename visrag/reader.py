@@ -99,11 +99,15 @@ class Child:
             return Died(Reason.TOO_LARGE, "needs more memory than its limit: raise it or split the document")
         return Died(Reason.RENDERER_CRASH, "the rendering process died of it")
 
-    def close(self) -> None:
-        """End the process and whatever it started."""
-        self._connection.close()
+    def kill(self) -> None:
+        """End the process and whatever it started. For any thread."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)  # does not change the status of one that is dead already
+
+    def close(self) -> None:
+        """As ``kill``, and wait for its end."""
+        self._connection.close()
+        self.kill()
         self.process.wait()
 
 

@@ -45,7 +45,8 @@ class RenderOptions:
     ``image``: which pages come with a picture: none, those drawn above ``DRAWN_THRESHOLD``, or all (of a document
     that took a password always all); ``image_side``: its longer side in pixels.
     ``page_timeout``: seconds for a page, OCR included, and for opening; as many again where poppler tries it too.
-    ``max_pixels``: of a page of an image file. ``max_words``: of any page. ``max_pages``: of a document.
+    ``max_pixels``: of a page of an image file. ``max_words``: of any page, and ten times as many characters.
+    ``max_pages``: of a document.
     ``memory``: resident bytes of the process at which it is ended, 0 for any.
     ``threads``: of OCR, 0 for as many as cores; processes side by side with one each are the faster.
     """

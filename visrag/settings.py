@@ -29,7 +29,8 @@ class IngestSettings:
 
     Limits: ``jobs``: rendering processes. ``page_timeout``: seconds for one page, OCR included, and once more where
     poppler tries it too. ``memory``: bytes of one rendering process (0: any). ``max_pixels``: of a page of an image
-    file. ``max_words``: of a page; encoding 100,000 takes half a minute. ``max_pages``: of a document.
+    file. ``max_words``: of a page, and ten times as many characters; encoding 100,000 words takes half a minute.
+    ``max_pages``: of a document.
 
     Raises UsageError for a limit that is none.
     """

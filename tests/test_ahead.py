@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from pdfs import pdf_bytes, text, write
 
@@ -98,3 +102,18 @@ def test_whoever_waits_can_be_woken(tmp_path: Path) -> None:
         assert rendering.next(wait=False) is None
         rendering.wake()
         assert rendering.next(wait=True) == Woken()
+
+
+def test_it_ends_at_once_though_pages_hang(tmp_path: Path) -> None:
+    before = set(psutil.Process().children())
+    settings, options = IngestSettings(ocr="off", jobs=2), RenderOptions(ocr="off", page_timeout=600)
+    with Rendering([source(tmp_path, "long.pdf", 8 * PIECE)], settings, options) as rendering:
+        while not isinstance(rendering.next(wait=True), Rendered):
+            pass
+        readers = set(psutil.Process().children()) - before
+        for reader in readers:
+            os.kill(reader.pid, signal.SIGSTOP)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 60
+    assert readers
+    assert not any(reader.is_running() for reader in readers)

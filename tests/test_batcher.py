@@ -15,14 +15,23 @@ from visrag.errors import EncoderError
 from visrag.records import EncodedPage, Leg, Page, PatchVectors, Places, QueryVectors
 
 
+class Panic(BaseException):
+    """As the one of tokenizers, written in Rust: no Exception."""
+
+
+FAULTS = {"bug": ZeroDivisionError("a library's fault"), "panic": Panic("index out of bounds"), "end": SystemExit()}
+
+
 class Counting:
-    """An encoder whose vector of a page is the page's number; ``room``: pages that its memory is enough for."""
+    """An encoder whose vector of a page is the page's number; ``room``: pages that its memory is enough for. It fails
+    on pages whose text is one of ``FAULTS``, and once it is ``broken`` on every page."""
 
     needs_image = False
     legs = (Leg("tokens", "counting", 1, "1"),)
 
     def __init__(self, room: int = 1000) -> None:
         self.room = room
+        self.broken = False
         self.batches: list[int] = []
         self.open = threading.Event()
         self.open.set()
@@ -32,8 +41,11 @@ class Counting:
         self.open.wait(10)
         if len(pages) > self.room:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
-        if any(page.text == "bug" for page in pages):
-            raise ZeroDivisionError("a fault of the library")
+        if self.broken:
+            raise ZeroDivisionError("a fault of the device")
+        for page in pages:
+            if page.text in FAULTS:
+                raise FAULTS[page.text]
         nowhere = Places.of_boxes([], [])
         return [{"tokens": PatchVectors(np.full((1, 1), page.number, np.float32), nowhere)} for page in pages]
 
@@ -106,13 +118,13 @@ def test_an_error_costs_only_its_piece() -> None:
         while not encoder.batches:
             pass
         good = threads.submit(batcher.encode, pages(1), "text")
-        bad = threads.submit(batcher.encode, pages(2, text="bug"), "text")
+        bad = threads.submit(batcher.encode, pages(2, text="end"), "text")
         while len(batcher._orders) < 2:
             pass
         encoder.open.set()
         assert values(good.result()) == [1.0]
-        with pytest.raises(ZeroDivisionError):
-            bad.result()
+        with pytest.raises(SystemExit):
+            bad.result(10)
 
 
 def test_a_batch_is_halved_when_memory_runs_out_and_grows_back() -> None:
@@ -148,6 +160,18 @@ def test_a_page_too_large_for_the_memory_fails_alone() -> None:
     assert "memory" in str(results[0])
 
 
-def test_other_errors_are_raised() -> None:
-    with pytest.raises(ZeroDivisionError):
-        encoders(Counting()).encode(pages(1, text="bug"), "text")
+@pytest.mark.parametrize(
+    ("text", "message"), [("bug", "ZeroDivisionError: a library's fault"), ("panic", "Panic: index out of bounds")]
+)
+def test_a_page_that_a_library_fails_on_costs_no_other(text: str, message: str) -> None:
+    before, bad, after = encoders(Counting()).encode([*pages(1), *pages(2, text=text), *pages(3)], "text")
+    assert values([before, after]) == [1.0, 3.0]
+    assert isinstance(bad, EncoderError)
+    assert str(bad) == message
+
+
+def test_a_model_that_fails_on_every_page_is_at_fault_itself() -> None:
+    encoder = Counting()
+    encoder.broken = True
+    with pytest.raises(EncoderError, match=r"counting fails on every page now \(ZeroDivisionError: .*: start again"):
+        encoders(encoder).encode(pages(1, 2), "text")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import resource
 import shutil
@@ -357,6 +358,29 @@ def test_a_file_that_changes_while_it_is_read_is_not_half_of_each(index: Index, 
         (failure,) = index.ingest(pdf(file, "heron"), progress=Rewriting(), settings=NO_OCR).failures
         assert failure.reason == "missing"
         assert index.documents()[0].indexed == 3  # what was there is still there
+
+
+class Removing(Silent):
+    """Has another process remove a document when a page of it is done."""
+
+    def __init__(self, index: Path) -> None:
+        self._index = index
+
+    def page(self, source: Source, pages: int) -> None:
+        if source.name == "a.pdf":
+            with LocalStore.open(self._index) as other, contextlib.suppress(NotFound):
+                other.remove("a.pdf")
+
+
+def test_a_document_that_is_removed_while_it_is_read_costs_no_other(tmp_path: Path, encoder: TextEncoder) -> None:
+    files = [pdf(tmp_path / "a.pdf", "walrus", "heron", "otter"), pdf(tmp_path / "b.pdf", "newt")]
+    encoders = Encoders(encoder, None, {leg.name: (0.0, 0.0) for leg in encoder.legs}, batch=1)
+    with LocalStore.open(tmp_path / "index", create=True) as store:
+        summary = ingest(store, encoders, find_sources(files), NO_OCR, progress=Removing(tmp_path / "index"))
+        (failure,) = summary.failures
+        assert (failure.document, failure.page, failure.reason) == ("a.pdf", None, "missing")
+        assert "was removed from the index while it was read: ingest it again" in failure.message
+        assert [(document.name, document.state) for document in store.documents()] == [("b.pdf", "indexed")]
 
 
 class Interrupting(Silent):

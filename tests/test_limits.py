@@ -120,6 +120,17 @@ def test_a_page_of_too_many_words_is_too_large(renderer: Renderer, tmp_path: Pat
     assert len(outcomes(renderer, path, RenderOptions(ocr="off", max_words=6_000))[0].split()) == 6_000
 
 
+def test_a_page_of_few_words_that_are_long_is_too_large(renderer: Renderer, tmp_path: Path) -> None:
+    """Three words, of 45 characters with the spaces between."""
+    path = write(tmp_path / "a.pdf", pdf_bytes([text(72, 700, " ".join(["tramstop", "x" * 20, "depot" * 3])), WALRUS]))
+    crowded, walrus = renderer.pages(path, "a", RenderOptions(ocr="off", max_words=4))
+    assert isinstance(crowded, DocumentError)
+    assert isinstance(walrus, Page)
+    assert crowded.reason is Reason.TOO_LARGE
+    assert "has 45 characters, more than 10 for each of 4 words: raise the limit" in crowded.message
+    assert len(outcomes(renderer, path, RenderOptions(ocr="off", max_words=5))[0]) == 45
+
+
 @pytest.mark.slow
 def test_unless_it_is_said_a_page_may_have_100_000_words(renderer: Renderer, tmp_path: Path) -> None:
     words = ["tram", "stop", "of", "the", "line"]  # pdfium drops what is drawn twice at about the same place

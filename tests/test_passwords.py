@@ -18,7 +18,7 @@ from visrag import UsageError
 from visrag.cli import main
 from visrag.records import Page
 from visrag.render import Renderer, RenderOptions
-from visrag.settings import read_passwords
+from visrag.settings import IngestSettings, QueueSettings, read_passwords
 
 RIGHT, WRONG = "s3same-0pen", "n0t-this-0ne"
 
@@ -108,3 +108,18 @@ def test_a_file_of_passwords(tmp_path: Path) -> None:
     assert "t" + "ï" not in str(caught.value)
     with pytest.raises(UsageError, match="cannot be read"):
         read_passwords(tmp_path)
+
+
+def test_a_password_that_is_no_utf_8_is_refused_and_not_told(tmp_path: Path) -> None:
+    password = os.fsdecode(b"S3cre\xe9tXY")  # as a program gets it of its command line and environment
+    with pytest.raises(UsageError, match="a password is not UTF-8") as caught:
+        IngestSettings(passwords=("tide", password))
+    assert "S3cre" not in str(caught.value)
+    with pytest.raises(UsageError, match="a password is not UTF-8"):
+        QueueSettings.from_environment({"VISRAG_PASSWORDS": password})
+    file = write(tmp_path / "a.pdf", pdf_bytes([text(72, 700, "walrus")]))
+    done = CliRunner().invoke(main, ["ingest", str(file), "--index", str(tmp_path / "index"), "--password", password])
+    assert done.exit_code != 0
+    assert "a password is not UTF-8" in done.output
+    assert "S3cre" not in done.output
+    assert not (tmp_path / "index").exists()

@@ -14,6 +14,7 @@ import pytest
 import torch
 from checkpoints import make_checkpoint
 from pdfs import rectangle
+from PIL import Image
 from report_cases import (
     CHART,
     ROTATED,
@@ -117,6 +118,17 @@ def test_a_pdf_becomes_one_ranked_list_of_both_legs(pdf: Path, tmp_path: Path, f
         (3, "patches"),
     }
     assert hits[0].page == 1  # which says it in these words; the others' patches are random
+
+
+def test_a_picture_that_the_processor_refuses_costs_no_other(pdf: Path, tmp_path: Path, folder: Folder) -> None:
+    Image.new("RGB", (3000, 10), "black").save(tmp_path / "rule.png")
+    with Index(tmp_path / "index", text=str(folder("ColBERT")), vision=str(folder(COLQWEN2)), device="cpu") as index:
+        summary = index.ingest(pdf, tmp_path / "rule.png", settings=settings())
+        (failure,) = summary.failures
+        assert (failure.document, failure.page, failure.reason) == ("rule.png", 1, "encoder")
+        assert "aspect ratio must be smaller than 200" in failure.message
+        assert (summary.documents, summary.pages) == (2, 3)
+        assert legs_of(index)[CHART] == {"patches"}
 
 
 @pytest.mark.parametrize(

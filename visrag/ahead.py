@@ -83,8 +83,11 @@ class Rendering:
         self._words = 0  # on the pages in it
         self._counting = threading.Lock()
         self._stop = threading.Event()
-        count = settings.jobs if todo else 0
-        self._threads = [threading.Thread(target=self._work, name=f"render-{i}", daemon=True) for i in range(count)]
+        self._renderers = [Renderer() for _ in range(settings.jobs if todo else 0)]
+        self._threads = [
+            threading.Thread(target=self._work, args=(renderer,), name=f"render-{i}", daemon=True)
+            for i, renderer in enumerate(self._renderers)
+        ]
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -92,7 +95,10 @@ class Rendering:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """End at once: what is being read is given up."""
         self._stop.set()
+        for renderer in self._renderers:
+            renderer.stop()
         for thread in self._threads:
             thread.join()
 
@@ -110,9 +116,9 @@ class Rendering:
         with suppress(queue.Full):  # then it does not wait
             self._made.put_nowait(Woken())
 
-    def _work(self) -> None:
+    def _work(self, renderer: Renderer) -> None:
         try:
-            with Renderer() as renderer:
+            with renderer:
                 while (found := self._take()) is not None:
                     if isinstance(found, Source):
                         self._read(renderer, found)
@@ -176,6 +182,8 @@ class Rendering:
                 last = not document.left
             if last:
                 self._put(Ended(document.source, None))
+            if self._stop.is_set():
+                return
 
     def _numbers(self, document: _Document) -> Iterator[int]:
         while not self._stop.is_set():

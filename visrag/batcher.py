@@ -95,7 +95,7 @@ class Batcher:
             if self._stopping:
                 raise Stopped
             results = self._encoders.encode(pages, batch[0].route)
-        except Exception as error:  # of a library; raised again where the piece was asked for
+        except BaseException as error:  # whatever it is: raised again where the piece was asked for
             if len(batch) == 1:
                 batch[0].result.set_exception(error)
                 return

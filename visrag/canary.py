@@ -31,6 +31,11 @@ SLOW = 1.0  # seconds for a page above which a CPU is said to be slow
 log = logging.getLogger("visrag")
 
 
+def page(number: int) -> Page:
+    """The page, for models of text and of pictures. Each number gives another."""
+    return Page(number, 595.0, 842.0, QUESTION, image=lambda: _picture(number))
+
+
 def question_vectors(encoder: Encoder) -> dict[str, Any]:
     """The question's vectors by leg, as lists of numbers."""
     query = encoder.encode_query(QUESTION)
@@ -57,9 +62,9 @@ def page_vectors(encoder: PatchEncoder) -> dict[str, Any]:
     they don't, and for NaN or infinity. On a CPU a warning says how slow it is.
     """
     begun = time.perf_counter()
-    alone = encoder.encode_in([_page(1)], 1)[0][PATCHES]
+    alone = encoder.encode_in([page(1)], 1)[0][PATCHES]
     seconds = time.perf_counter() - begun
-    _, together = (found[PATCHES] for found in encoder.encode_in([_page(2), _page(1)], 2))
+    _, together = (found[PATCHES] for found in encoder.encode_in([page(2), page(1)], 2))
     name, same = encoder.legs[0].encoder, _cosine(alone.vectors, together.vectors)
     if same < COSINE:
         why = "its vectors cannot be trusted here. Try another version of torch or transformers, or another device"
@@ -93,10 +98,6 @@ def _cosine(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
     if one.shape != other.shape:
         return -1.0
     return float((one * other).sum() / (np.linalg.norm(one) * np.linalg.norm(other)))
-
-
-def _page(number: int) -> Page:
-    return Page(number, 595.0, 842.0, image=lambda: _picture(number))
 
 
 def _picture(number: int) -> Image:

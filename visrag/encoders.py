@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
+from . import canary
 from .calibration import Level, chance_level
 from .encode import Encoder
 from .errors import EncoderError
@@ -48,7 +49,10 @@ class Encoders:
         return {name: chance_level(self.levels[name], len(found.vectors)) for name, found in legs.items()}
 
     def encode(self, pages: Sequence[Page], route: Route) -> list[EncodedPage | EncoderError]:
-        """Each page through the encoders that it is routed to. A page that fails costs no other."""
+        """Each page through the encoders that it is routed to. A page that fails costs no other.
+
+        Raises EncoderError where not the page is at fault but the model, which fails on the canary's page, too.
+        """
         results: list[dict[str, PatchVectors] | EncoderError] = [{} for _ in pages]
         routes = [encoders_of(page, route, self.vision is not None) for page in pages]
         for name, encoder in (("text", self.text), ("vision", self.vision)):
@@ -75,7 +79,7 @@ class Encoders:
             begun = time.monotonic()
             try:
                 results += _encode_each(encoder, some)
-            except (MemoryError, RuntimeError) as error:
+            except Exception as error:
                 if not out_of_memory(error):
                     raise
                 self._fitted, self.batch = 0, max(1, len(some) // 2)
@@ -129,7 +133,21 @@ def _encode_each(encoder: Encoder, pages: Sequence[Page]) -> list[Mapping[str, P
     """All pages at once; if that fails, one by one, to find the page that it fails on."""
     try:
         return list(encoder.encode_pages(pages))
-    except EncoderError as error:
-        if len(pages) == 1:
+    except BaseException as error:  # a panic of tokenizers is no Exception
+        if isinstance(error, KeyboardInterrupt | SystemExit) or out_of_memory(error):
+            raise
+        if len(pages) > 1:
+            return [result for page in pages for result in _encode_each(encoder, [page])]
+        if isinstance(error, EncoderError):
             return [error]
-        return [result for page in pages for result in _encode_each(encoder, [page])]
+        _try_canary(encoder)
+        return [EncoderError(f"{type(error).__name__}: {error}")]
+
+
+def _try_canary(encoder: Encoder) -> None:
+    """Raises EncoderError where a model fails on the canary's page."""
+    try:
+        encoder.encode_pages([canary.page(1)])
+    except Exception as error:
+        what = f"{encoder.legs[0].encoder} fails on every page now ({type(error).__name__}: {error})"
+        raise EncoderError(f"{what}: start again, or use another device") from error

@@ -14,6 +14,7 @@
         ├── IndexMismatch    the index was made with another model or a newer version
         ├── Damaged          a file of an index is not as it was written
         ├── PageRefused      a page that cannot be stored
+        ├── NotWritten       a document that is not being written any more
         └── FileChanged      a file was changed while it was read
 
 Each message says what was wrong with which file, page or setting, and what to do. ``CODES`` names them over HTTP.
@@ -115,6 +116,10 @@ class PageRefused(StoreError):
         self.message = message
 
 
+class NotWritten(StoreError):
+    """Raised when a document is written that was committed, abandoned or removed meanwhile."""
+
+
 class FileChanged(StoreError):
     """Raised when a file was changed while it was read."""
 
@@ -133,6 +138,7 @@ CODES: Mapping[str, type[VisragError]] = {
     "index_mismatch": IndexMismatch,
     "damaged": Damaged,
     "page_refused": PageRefused,
+    "not_written": NotWritten,
     "file_changed": FileChanged,
 }
 """What the errors are called over HTTP (``code`` of a problem)."""

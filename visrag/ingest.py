@@ -20,7 +20,17 @@ from typing import Protocol
 from .ahead import Ended, Opened, Rendered, Rendering, Woken
 from .batcher import Batcher, Encoded
 from .encoders import BATCH, Encoders, render_options, settings_hash
-from .errors import Damaged, DocumentError, EncoderError, FileChanged, NotFound, PageRefused, Reason, StoreError
+from .errors import (
+    Damaged,
+    DocumentError,
+    EncoderError,
+    FileChanged,
+    NotFound,
+    NotWritten,
+    PageRefused,
+    Reason,
+    StoreError,
+)
 from .kinds import sha256_of
 from .memory import peak_memory
 from .records import Document, EncodedPage, Failure, Leg, Page, PageRef
@@ -229,11 +239,23 @@ class _Run:
 
     def _fail(self, source: Source, error: DocumentError) -> None:
         generation, _ = self._open[source.name]
-        self._store.fail(generation, error.page, error.reason, error.message)
+        with suppress(NotWritten):  # ``_end`` says so
+            self._store.fail(generation, error.page, error.reason, error.message)
         self.summary.failures.append(Failure(source.name, error.page, error.reason, error.message))
 
     def _end(self, source: Source, error: DocumentError | None) -> None:
-        """Make a document visible, all of whose pages are in.
+        """End a document, all of whose pages are in: make it visible, unless somebody has removed it meanwhile."""
+        try:
+            self._show(source, error)
+        except NotWritten:
+            del self._open[source.name]
+            why = "was removed from the index while it was read: ingest it again if it shall be there"
+            self.summary.failures.append(Failure(source.name, None, Reason.MISSING, why))
+        self.summary.documents += 1
+        self._progress.finish(source)
+
+    def _show(self, source: Source, error: DocumentError | None) -> None:
+        """Make a document visible.
 
         One that was there and can't be read now, because its file has gone or with the same content, stays as it was;
         also one of the same content and settings that would lose pages.
@@ -252,8 +274,6 @@ class _Run:
             self._stay(source)
         else:
             self._commit(source, error)
-        self.summary.documents += 1
-        self._progress.finish(source)
 
     def _loses(self, source: Source, known: Document | None) -> bool:
         """Whether pages have failed now that the index has, of the same content and settings."""
@@ -323,12 +343,13 @@ class _Run:
         generation, _ = self._open[source.name]
         try:
             self._store.add_pages(generation, pages)
+            if source.name in self._locked:
+                self._keep_pictures(generation, [encoded.page for encoded in pages])
         except PageRefused as error:
             self._fail(source, DocumentError(source.name, error.page, Reason.ENCODER, error.message))
             self._add(source, [encoded for encoded in pages if encoded.page.number != error.page])
-            return
-        if source.name in self._locked:
-            self._keep_pictures(generation, [encoded.page for encoded in pages])
+        except NotWritten:  # ``_end`` says so
+            pass
 
     def _keep_pictures(self, generation: Generation, pages: Sequence[Page]) -> None:
         """For pages whose picture cannot be made again."""

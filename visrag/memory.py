@@ -47,7 +47,7 @@ def peak_memory() -> Iterator[Peak]:
         peak.look()
 
 
-def out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out: on a GPU torch raises OutOfMemoryError, a RuntimeError, on a CPU a plain RuntimeError."""
     return isinstance(error, MemoryError) or any(
         words in str(error) for words in ("out of memory", "can't allocate memory", "not enough memory")

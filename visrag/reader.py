@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 OVER_MEMORY = 77  # exit status of a process that went over its limit
 LOOK = 20  # milliseconds between two looks at the memory: what is written to meanwhile is some 50 MB
 MAXRSS = 1 if sys.platform == "darwin" else 1024  # bytes, the unit of ru_maxrss
+WORD = 10  # characters of a word, on the average, that a page may have
 HEADROOM = 1 << 30  # bytes over the limit that the system lets a process reserve, and each program that it starts
 
 # The end that asks.
@@ -99,11 +100,15 @@ class Child:
             return Died(Reason.TOO_LARGE, "needs more memory than its limit: raise it or split the document")
         return Died(Reason.RENDERER_CRASH, "the rendering process died of it")
 
-    def close(self) -> None:
-        """End the process and whatever it started."""
-        self._connection.close()
+    def kill(self) -> None:
+        """End the process and whatever it started. For any thread."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)  # does not change the status of one that is dead already
+
+    def close(self) -> None:
+        """As ``kill``, and wait for its end."""
+        self._connection.close()
+        self.kill()
         self.process.wait()
 
 
@@ -216,6 +221,12 @@ def _read(source: Source, number: int, options: dict[str, Any]) -> tuple[Page, b
         page = with_ocr(source, number, options["ocr"] == "always", options["threads"])
     if len(page.words) > options["max_words"]:
         why = f"has {len(page.words)} words, more than {options['max_words']}: raise the limit, or split the page"
+        raise DocumentError("", number, Reason.TOO_LARGE, why)
+    if len(page.text) > WORD * options["max_words"]:  # however few words they are: each may become as many vectors
+        why = (
+            f"has {len(page.text)} characters, more than {WORD} for each of {options['max_words']} words: "
+            "raise the limit, or split the page"
+        )
         raise DocumentError("", number, Reason.TOO_LARGE, why)
     wanted = options["image"] == "all" or (options["image"] == "drawn" and page.drawn > DRAWN_THRESHOLD)
     if not (wanted or source.locked):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -44,7 +45,8 @@ class RenderOptions:
     ``image``: which pages come with a picture: none, those drawn above ``DRAWN_THRESHOLD``, or all (of a document
     that took a password always all); ``image_side``: its longer side in pixels.
     ``page_timeout``: seconds for a page, OCR included, and for opening; as many again where poppler tries it too.
-    ``max_pixels``: of a page of an image file. ``max_words``: of any page. ``max_pages``: of a document.
+    ``max_pixels``: of a page of an image file. ``max_words``: of any page, and ten times as many characters.
+    ``max_pages``: of a document.
     ``memory``: resident bytes of the process at which it is ended, 0 for any.
     ``threads``: of OCR, 0 for as many as cores; processes side by side with one each are the faster.
     """
@@ -70,6 +72,8 @@ class Renderer:
 
     def __init__(self) -> None:
         self._child: Child | None = None
+        self._starting = threading.Lock()
+        self._stopped = False
         self._ids = itertools.count(1)
         self.turn: object = None  # whose answers come next; what others asked for is lost
 
@@ -84,12 +88,20 @@ class Renderer:
         """The process id of the child, None while there is none."""
         return None if self._child is None else self._child.process.pid
 
+    def stop(self) -> None:
+        """End the process, and start no other: from any thread, what is asked for then fails at once."""
+        with self._starting:
+            self._stopped = True
+            if self._child is not None:
+                self._child.kill()
+
     def close(self) -> None:
         """End the process."""
         self.turn = None
-        if self._child is not None:
-            self._child.close()
-            self._child = None
+        with self._starting:
+            if self._child is not None:
+                self._child.close()
+                self._child = None
 
     def pages(
         self, path: Path, document: str, options: RenderOptions | None = None, kind: str | None = None
@@ -128,10 +140,12 @@ class Renderer:
 
     def ask(self, request: dict[str, Any]) -> int:
         """Send a request, return its id."""
-        if self._child is None:
-            self._child = Child()
+        with self._starting:
+            if self._child is None and not self._stopped:
+                self._child = Child()
         number = next(self._ids)
-        self._child.send({"id": number, **request})
+        if self._child is not None:
+            self._child.send({"id": number, **request})
         return number
 
     def answer(self, number: int, timeout: float) -> tuple[dict[str, Any], bytes]:

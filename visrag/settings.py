@@ -29,9 +29,10 @@ class IngestSettings:
 
     Limits: ``jobs``: rendering processes. ``page_timeout``: seconds for one page, OCR included, and once more where
     poppler tries it too. ``memory``: bytes of one rendering process (0: any). ``max_pixels``: of a page of an image
-    file. ``max_words``: of a page; encoding 100,000 takes half a minute. ``max_pages``: of a document.
+    file. ``max_words``: of a page, and ten times as many characters; encoding 100,000 words takes half a minute.
+    ``max_pages``: of a document.
 
-    Raises UsageError for a limit that is none.
+    Raises UsageError for a limit that is none, and a password that is no Unicode.
     """
 
     ocr: Ocr = "auto"
@@ -52,6 +53,8 @@ class IngestSettings:
         for name, least in (("jobs", 1), ("memory", 0), ("max_pixels", 1), ("max_words", 1), ("max_pages", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name}={getattr(self, name)}: must be at least {least}")
+        if any("\ud800" <= character <= "\udfff" for character in "".join(self.passwords)):  # bytes that were no UTF-8
+            raise UsageError("a password is not UTF-8: write it so, into a file for --password-file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,9 @@ class QueueSettings:
     waiting_pages: int = 512
     metrics_port: int = 0
     metrics_host: str = "127.0.0.1"
+
+    def __post_init__(self) -> None:
+        _ = self.own  # raises UsageError for what cannot be
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ, **given: Any) -> Self:

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from store_cases import DIM, document, oracle, page, put, query, rounding, stored, unit
 
-from visrag.errors import NotFound, StoreError
+from visrag.errors import NotFound, NotWritten, StoreError
 from visrag.fulltext import JOINT, PHRASE, terms
 from visrag.records import FULLTEXT, EncodedPage, Failure, Filter, Leg, Page, PageRef, PatchVectors, Places
 from visrag.search import search
@@ -487,12 +488,19 @@ def test_a_removed_document_is_gone_from_every_leg(store, open_store):
         store.remove("a.pdf")
 
 
-def test_removing_a_document_stops_what_is_being_written_of_it(store):
-    generation = store.begin(document("a.pdf"))
+def test_removing_a_document_stops_what_is_being_written_of_it(store, tmp_path):
+    generation = store.begin(document("a.pdf", "a.pdf's hash"))
     store.add_pages(generation, [page(1)])
     store.remove("a.pdf")
-    with pytest.raises(StoreError, match="removed"):
-        store.commit(generation, 1)
+    for call in (
+        lambda: store.add_pages(generation, [page(2)]),
+        lambda: store.fail(generation, 1, "corrupt", ""),
+        lambda: store.put_image(generation, 1, Image.new("RGB", (4, 3))),
+        lambda: store.put_original(tmp_path / "a.pdf", "a.pdf's hash", link=False),
+        lambda: store.commit(generation, 1),
+    ):
+        with pytest.raises(NotWritten):
+            call()
     assert store.documents() == []
 
 

@@ -189,15 +189,16 @@ class PatchEncoder:
 
     def _encode(self, pages: Sequence[Page], size: BatchSize) -> list[Mapping[str, PatchVectors]]:
         encoded: list[Mapping[str, PatchVectors]] = [{} for _ in pages]
-        before: _Running | None = None
-        for running in self._through(pages, size):
-            try:
+        running: _Running | None = None
+        try:
+            for following in self._through(pages, size):
+                before, running = running, following
                 self._collect(before, pages, encoded)
-            except EncoderError:
+            self._collect(running, pages, encoded)
+        except BaseException:
+            if running is not None:
                 running.vectors.wait()  # until nothing reads the features any more
-                raise
-            before = running
-        self._collect(before, pages, encoded)
+            raise
         return encoded
 
     def _through(self, pages: Sequence[Page], size: BatchSize) -> Iterator[_Running]:

@@ -40,7 +40,8 @@ class Store(Protocol):
     def write_settings(self, settings: Mapping[str, Any]) -> None: ...
 
     # Writing. Pages of a generation are invisible until ``commit``, which replaces the document's old pages
-    # and failures at one stroke. A generation that is never committed leaves nothing.
+    # and failures at one stroke. A generation that is never committed leaves nothing. Writing one that was committed,
+    # abandoned or removed raises NotWritten.
     def begin(self, document: Document) -> Generation:
         """Open a new generation of a document, known by its name. A document not yet in the index shows
         as "ingesting" until the commit."""
@@ -68,7 +69,7 @@ class Store(Protocol):
 
     def remove(self, document: str) -> None:
         """Remove a document, its pages and failures, and what is being written of it (whose ``commit`` then raises
-        StoreError). Raises NotFound."""
+        NotWritten). Raises NotFound."""
         ...
 
     def put_original(self, path: Path, content: str, link: bool) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from ..errors import FileChanged, NotFound, StoreError
+from ..errors import FileChanged, NotFound, NotWritten
 from ..records import PageRef
 from .database import Database, mapped
 from .locks import lock_new
@@ -36,10 +36,10 @@ class Files:
             folder.mkdir(exist_ok=True)
 
     def put_original(self, path: Path, content: str, link: bool) -> None:
-        """Keep the file of a document that is begun: a copy, or only where it is. Raises FileChanged."""
+        """Keep the file of a document that is begun: a copy, or only where it is. Raises FileChanged, NotWritten."""
         with self._database.read() as connection:
             if connection.execute("SELECT 1 FROM generations WHERE content = ?", (content,)).fetchone() is None:
-                raise StoreError(f"{path}: no document of this content was begun in the index")
+                raise NotWritten(f"{path}: no document of this content was begun in the index")
         if not link and not (self._originals / content).exists():
             with path.open("rb") as source, mapped(self._originals):
                 put(source, self._originals / content, self._parts, content)

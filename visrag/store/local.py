@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import numpy as np
 
 from ..compress import from_int8
-from ..errors import Damaged, NotFound, StoreError
+from ..errors import Damaged, NotFound, NotWritten, StoreError
 from ..records import (
     Document,
     EncodedPage,
@@ -253,7 +253,7 @@ class LocalStore(LocalWork, LocalFeedback):
         self.tidy()
 
     def remove(self, document: str) -> None:
-        """As the protocol says. What is being written of it goes, too: ``commit`` then raises StoreError."""
+        """As the protocol says. What is being written of it goes, too: ``commit`` then raises NotWritten."""
         with self._database.write() as connection:
             if connection.execute("SELECT 1 FROM generations WHERE name = ?", (document,)).fetchone() is None:
                 raise NotFound(f"the index holds no document {document}")
@@ -537,10 +537,10 @@ class LocalStore(LocalWork, LocalFeedback):
             yield [[(block, appender.append(block.data, block.kind)) for block in page] for page in found]
 
     def _staged(self, connection: Connection, generation: Generation) -> str:
-        """The document's name. Raises StoreError where the generation isn't one that is being written."""
+        """The document's name. Raises NotWritten where the generation isn't one that is being written."""
         row = connection.execute("SELECT name FROM generations WHERE id = ? AND NOT visible", (generation,)).fetchone()
         if row is None:
-            raise StoreError(
+            raise NotWritten(
                 f"generation {generation} is not being written: it was committed or abandoned, "
                 "or its document was removed"
             )

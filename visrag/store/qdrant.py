@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from qdrant_client import models
 
-from ..errors import NotFound, StoreError
+from ..errors import NotFound, NotWritten, StoreError
 from ..records import Document, DocumentState, EncodedPage, Failure, PageRef
 from . import Generation
 from .qdrant_address import MEMORY, Address
@@ -130,7 +130,7 @@ class QdrantStore(QdrantSearch, QdrantWork, QdrantFeedback, QdrantCleaning):
         staged = self._staged(generation)
         self._write_pages(staged, pages)
         if self._drop_late(staged):
-            raise StoreError(_not_written(generation))
+            raise NotWritten(_not_written(generation))
         if generation in self._begun and time.time() - self._begun[generation] > TOUCH:
             self._begun[generation] = time.time()
             self._records.change_staged(generation, {"touched": self._begun[generation]})
@@ -139,7 +139,7 @@ class QdrantStore(QdrantSearch, QdrantWork, QdrantFeedback, QdrantCleaning):
         staged = self._staged(generation)
         self._fail(generation, [Failure(staged.document.name, page, reason, message)])
         if self._drop_late(staged):
-            raise StoreError(_not_written(generation))
+            raise NotWritten(_not_written(generation))
 
     def commit(self, generation: Generation, pages: int) -> Document:
         """As the protocol says: the stroke is that which replaces the document's record."""
@@ -154,7 +154,7 @@ class QdrantStore(QdrantSearch, QdrantWork, QdrantFeedback, QdrantCleaning):
             if before is not None and before.generation == generation:  # another's stroke, who may have died since
                 self._records.changed()
                 self._settle(before)
-                raise StoreError(_not_written(generation))
+                raise NotWritten(_not_written(generation))
             document = self._committed(staged, pages)
             self._staged(generation)  # still: so all of its pages were counted
             old = () if before is None else tuple({*before.old, before.generation} - {0})
@@ -165,7 +165,7 @@ class QdrantStore(QdrantSearch, QdrantWork, QdrantFeedback, QdrantCleaning):
         # Where it is staged no longer, another has settled this record; or it was abandoned, and its pages go.
         if self._records.staged(generation) is None and self._written(generation) < document.indexed:
             self._take_back(record, before)
-            raise StoreError(_not_written(generation))
+            raise NotWritten(_not_written(generation))
         self._settle(record)
         self._begun.pop(generation, None)
         return document
@@ -218,7 +218,7 @@ class QdrantStore(QdrantSearch, QdrantWork, QdrantFeedback, QdrantCleaning):
     def put_original(self, path: Path, content: str, link: bool) -> None:
         staged = self._records.staged_with(content) if content else []
         if not staged:
-            raise StoreError(f"{path}: no document of this content was begun in the index")
+            raise NotWritten(f"{path}: no document of this content was begun in the index")
         for each in staged:
             if each.original:
                 continue
@@ -237,7 +237,7 @@ class QdrantStore(QdrantSearch, QdrantWork, QdrantFeedback, QdrantCleaning):
         self._files.put(name, data.getvalue())
         self._records.put_image(generation, page, name)
         if self._drop_late(staged):
-            raise StoreError(_not_written(generation))
+            raise NotWritten(_not_written(generation))
 
     def original(self, document: str, generation: Generation | None = None) -> Path:
         record = self._records.document(document)
@@ -261,7 +261,7 @@ class QdrantStore(QdrantSearch, QdrantWork, QdrantFeedback, QdrantCleaning):
     def _staged(self, generation: Generation) -> Staged:
         staged = self._records.staged(generation)
         if staged is None:
-            raise StoreError(_not_written(generation))
+            raise NotWritten(_not_written(generation))
         return staged
 
     def _replaced(self, generation: Generation, name: str) -> bool:

@@ -21,7 +21,7 @@ from ..errors import EncoderError
 from ..memory import out_of_memory
 from ..records import Floats, Ints, Leg, Page, PatchVectors, Places, QueryVectors
 from .checkpoint import page_dtype
-from .preparing import Fetched, Preparing, fetch
+from .preparing import Fetched, Preparing, fetch, finish
 from .sizing import BatchSize
 
 if TYPE_CHECKING:
@@ -245,16 +245,20 @@ class PatchEncoder:
     def _compute(self, batch: _Batch, size: BatchSize) -> _Running:
         import torch
 
+        tokens, pages = len(batch[0][1].is_patch), len(batch)
         with self._turn:
+            timed = size.times(tokens, pages)
+            if timed:
+                finish(self._device)
             begun = time.perf_counter()
             names = batch[0][1].features
             of = [prepared.features for _, prepared in batch]
             features = {name: torch.cat([each[name].to(self._device) for each in of]) for name in names}
             vectors, mask = self._forward(features, "document")
             running = _Running(batch, fetch(vectors), fetch(mask))
-            if size.searching:
+            if timed:
                 running.vectors.wait()
-                size.took(len(batch[0][1].is_patch), len(batch), time.perf_counter() - begun)
+                size.took(tokens, pages, time.perf_counter() - begun)
         return running
 
     def _collect(

@@ -19,7 +19,7 @@ class ColpaliEncoder(PatchEncoder):
 
     def __init__(self, model: Any, processor: Any, checkpoint: Checkpoint) -> None:
         checkpoint.limit(processor)
-        leg = checkpoint.leg(int(model.dim), processor)
+        leg = checkpoint.leg(int(model.dim))
         super().__init__(processor, model.config, leg, str(model.device))
         self._model = model
 

@@ -128,6 +128,12 @@ class PatchEncoder:
         """In what it computes pages, and where: two encoders with the same differ by nothing but their model."""
         return f"{self._dtype} {self._device.partition(':')[0]}".removeprefix("torch.")
 
+    @property
+    def image_processor(self) -> str:
+        """The class that prepares pictures: transformers takes another one where torchvision is installed."""
+        images = type(self._processor.image_processor)
+        return f"{images.__module__}.{images.__name__}"
+
     def encode_pages(self, pages: Sequence[Page]) -> list[Mapping[str, PatchVectors]]:
         """Each page's vectors as the model's authors score them: patches on a grid, prompt tokens and a global
         tile without a place, no padding.

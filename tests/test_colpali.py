@@ -245,7 +245,8 @@ def test_question_tokens_and_weights(family: str, load: Load) -> None:
 def test_adapter_is_loaded_onto_its_base(
     folder: Folder, tmp_path: Path, library: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one that visrag found, which the hub has under another commit than the newest."""
+    """The one that visrag found, which the hub has under another commit than the newest; and merged into it, so that it
+    costs nothing."""
     from colpali_engine.models import ColQwen2_5
     from peft import LoraConfig, get_peft_model
 
@@ -264,6 +265,18 @@ def test_adapter_is_loaded_onto_its_base(
     with torch.no_grad():
         expected = model(**library("ColQwen2_5")[1].process_images([image]))[0]
     np.testing.assert_allclose(encode(encoder, image).vectors, expected, rtol=0, atol=1e-5)
+    alone = load_vision(str(base), device="cpu")
+    linear, calls = torch.nn.functional.linear, [0]
+
+    def counted(*rows: Any) -> Any:
+        calls[0] += 1
+        return linear(*rows)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", counted)
+    encode(alone, image)
+    products, calls[0] = calls[0], 0
+    encode(encoder, image)
+    assert calls[0] == products > 0
 
 
 @pytest.mark.parametrize("family", MADE)

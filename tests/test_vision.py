@@ -467,19 +467,6 @@ def test_fingerprint_knows_weights_and_processor(copy: Folder, load: Load) -> No
     assert len({load(COLQWEN2).legs[0].fingerprint, processor, weights}) == 3
 
 
-def test_fingerprint_knows_the_image_processor(folder: Folder, load: Load, library: Callable[[str], Any]) -> None:
-    from visrag.encode.families import find_vision_checkpoint
-
-    class OtherImages(type(library(COLQWEN2).processor.image_processor)):  # type: ignore[misc]
-        pass
-
-    class Processor:
-        image_processor = OtherImages()
-
-    leg = find_vision_checkpoint(str(folder(COLQWEN2))).leg(16, Processor())
-    assert leg.fingerprint != load(COLQWEN2).legs[0].fingerprint
-
-
 def test_importing_the_module_imports_no_torch() -> None:
     code = "import sys, visrag.encode.vision; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

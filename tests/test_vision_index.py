@@ -266,6 +266,21 @@ def test_other_vectors_of_the_canarys_page_are_refused(
             index.ingest(pdf, settings=settings())
 
 
+def test_pages_are_refused_where_pictures_are_prepared_otherwise_and_questions_are_not(
+    made: Callable[[str, Route], Path], pdf: Path, tmp_path: Path
+) -> None:
+    """As where torchvision is installed on the machine that encodes pages, and not on the one where one searches."""
+    with Index(shutil.copytree(made(COLQWEN2, "auto"), tmp_path / "index"), device="cpu") as index:
+        expected = [(hit.page, hit.score) for hit in index.search(QUESTION)]
+        settings_of = deepcopy(index.open().settings())
+        settings_of["canary_page"]["image_processor"] = "transformers.models.other.OtherImageProcessor"
+        index.open().write_settings(settings_of)
+    with Index(tmp_path / "index", device="cpu") as index:
+        assert [(hit.page, hit.score) for hit in index.search(QUESTION)] == expected
+        with pytest.raises(IndexMismatch, match=r"OtherImageProcessor prepared .*Qwen2VL.* would: install"):
+            index.ingest(pdf, settings=settings())
+
+
 @pytest.mark.parametrize(("arithmetic", "accepted"), [(None, False), ("bfloat16 cuda", True)])
 def test_what_rounds_otherwise_may_differ_more(
     arithmetic: str | None, accepted: bool, made: Callable[[str, Route], Path], pdf: Path, tmp_path: Path

@@ -49,14 +49,14 @@ def same_question(encoder: Encoder, kept: Mapping[str, Any], least: float = COSI
     )
 
 
-def least_cosine(arithmetic: str, kept: Mapping[str, Any] | None) -> float:
+def least_cosine(arithmetic: str, kept: Mapping[str, Any]) -> float:
     """How near a vision model's vectors must be to those that an index keeps, as ``page_vectors`` found them."""
-    return COSINE if kept is None or kept["arithmetic"] == arithmetic else ROUNDED
+    return COSINE if kept["arithmetic"] == arithmetic else ROUNDED
 
 
 def page_vectors(encoder: PatchEncoder) -> dict[str, Any]:
-    """What an index keeps of the page's vectors: their number, their grid, some patches, as base64 of float32, and in
-    what they were computed.
+    """What an index keeps of the page's vectors: their number, their grid, some patches, as base64 of float32, in what
+    they were computed, and what prepared the picture.
 
     The page is encoded alone, and together with another: both must give the same vectors. Raises EncoderError where
     they don't, and for NaN or infinity. On a CPU a warning says how slow it is.
@@ -72,7 +72,7 @@ def page_vectors(encoder: PatchEncoder) -> dict[str, Any]:
     if encoder.device == "cpu" and seconds > SLOW:
         cure = "a GPU, a smaller model or fewer --visual-tokens would make it faster"
         log.warning("%s runs on the CPU: about %.0f s a page; %s", name, seconds, cure)
-    return {"arithmetic": encoder.arithmetic, **_kept(alone)}
+    return {"arithmetic": encoder.arithmetic, "image_processor": encoder.image_processor, **_kept(alone)}
 
 
 def same_page(found: Mapping[str, Any], kept: Mapping[str, Any]) -> bool:

@@ -154,16 +154,21 @@ def _check(encoder: Encoder, arithmetic: str | None, settings: Mapping[str, Any]
         if known.get(leg.name) != leg.fingerprint:
             what = f"the index was made with other weights or settings than {leg.encoder}'s"
             raise IndexMismatch(f"{what}: {_cure(settings, kind)}")
-    least = COSINE if arithmetic is None else least_cosine(arithmetic, settings.get("canary_page"))
+    least = COSINE if arithmetic is None else least_cosine(arithmetic, settings["canary_page"])
     if not same_question(encoder, settings["canaries"], least):
         raise _other_vectors(settings, kind)
 
 
 def _check_page(page: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> None:
-    """Raises IndexMismatch where the vision model makes another ``page`` of the canary's. An index from before there
-    was one is taken as it is."""
-    kept = settings.get("canary_page")
-    if page is not None and kept is not None and not same_page(page, kept):
+    """Raises IndexMismatch where the vision model makes another ``page`` of the canary's, or prepares it otherwise."""
+    if page is None:
+        return
+    kept, here = settings["canary_page"], page["image_processor"]
+    if here != kept["image_processor"]:
+        what = f"{kept['image_processor']} prepared the pictures of the index, here {here} would"
+        cure = "install torchvision, or take it away, as it was when the index was made, or ingest into a new index"
+        raise IndexMismatch(f"{what}: {cure}")
+    if not same_page(page, kept):
         raise _other_vectors(settings, "vision")
 
 

@@ -19,7 +19,7 @@ class ColpaliEncoder(PatchEncoder):
 
     def __init__(self, model: Any, processor: Any, checkpoint: Checkpoint) -> None:
         checkpoint.limit(processor)
-        leg = checkpoint.leg(int(model.dim), processor)
+        leg = checkpoint.leg(int(model.dim))
         super().__init__(processor, model.config, leg, str(model.device))
         self._model = model
 
@@ -45,6 +45,8 @@ class ColpaliEncoder(PatchEncoder):
             _tie_weights(model)
             processor = getattr(models, family.processor).from_pretrained(folder)
         check_weights(model, checkpoint.name, checkpoint.folder)
+        if checkpoint.base is not None:
+            _merge(model, dtype)
         attend_together(model)
         return cls(model.to(device).eval(), processor, checkpoint)
 
@@ -62,6 +64,17 @@ def _tie_weights(model: Any) -> None:
     for part in model.modules():
         if hasattr(part, "tie_weights"):
             part.tie_weights()
+
+
+def _merge(model: Any, dtype: torch.dtype) -> None:
+    """Puts what an adapter adds into the weights that it stands on: a layer is then one product of matrices, not three.
+    In float32, so that it is rounded to ``dtype`` once."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for layer in model.modules():
+        if isinstance(layer, BaseTunerLayer):
+            layer.float().merge()
+            layer.to(dtype)
 
 
 def _colpali_models(architecture: str) -> Any:

@@ -58,11 +58,9 @@ class Checkpoint:
     base: Path | None = None
     visual_tokens: int | None = None
 
-    def leg(self, dim: int, processor: Any) -> Leg:
-        """The leg that these weights fill. Which image processor makes the patches, and how many, is part of the
-        fingerprint."""
-        images = type(processor.image_processor)
-        settings: dict[str, Any] = {"dim": dim, "image_processor": f"{images.__module__}.{images.__name__}"}
+    def leg(self, dim: int) -> Leg:
+        """The leg that these weights fill. How many patches a page may have is part of the fingerprint."""
+        settings: dict[str, Any] = {"dim": dim}
         if self.visual_tokens is not None:
             settings["visual_tokens"] = self.visual_tokens
         if self.base is not None:

@@ -21,7 +21,7 @@ from ..errors import EncoderError
 from ..memory import out_of_memory
 from ..records import Floats, Ints, Leg, Page, PatchVectors, Places, QueryVectors
 from .checkpoint import page_dtype
-from .preparing import Fetched, Preparing, fetch
+from .preparing import Fetched, Preparing, fetch, finish
 from .sizing import BatchSize
 
 if TYPE_CHECKING:
@@ -127,6 +127,12 @@ class PatchEncoder:
     def arithmetic(self) -> str:
         """In what it computes pages, and where: two encoders with the same differ by nothing but their model."""
         return f"{self._dtype} {self._device.partition(':')[0]}".removeprefix("torch.")
+
+    @property
+    def image_processor(self) -> str:
+        """The class that prepares pictures: transformers takes another one where torchvision is installed."""
+        images = type(self._processor.image_processor)
+        return f"{images.__module__}.{images.__name__}"
 
     def encode_pages(self, pages: Sequence[Page]) -> list[Mapping[str, PatchVectors]]:
         """Each page's vectors as the model's authors score them: patches on a grid, prompt tokens and a global
@@ -246,16 +252,20 @@ class PatchEncoder:
     def _compute(self, batch: _Batch, size: BatchSize) -> _Running:
         import torch
 
+        tokens, pages = len(batch[0][1].is_patch), len(batch)
         with self._turn:
+            timed = size.times(tokens, pages)
+            if timed:
+                finish(self._device)
             begun = time.perf_counter()
             names = batch[0][1].features
             of = [prepared.features for _, prepared in batch]
             features = {name: torch.cat([each[name].to(self._device) for each in of]) for name in names}
             vectors, mask = self._forward(features, "document")
             running = _Running(batch, fetch(vectors), fetch(mask))
-            if size.searching:
+            if timed:
                 running.vectors.wait()
-                size.took(len(batch[0][1].is_patch), len(batch), time.perf_counter() - begun)
+                size.took(tokens, pages, time.perf_counter() - begun)
         return running
 
     def _collect(

@@ -121,3 +121,11 @@ def fetch(tensor: torch.Tensor) -> Fetched:
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record(torch.cuda.current_stream(tensor.device))
     return Fetched(there, event)
+
+
+def finish(device: str) -> None:
+    """Until a GPU has computed what this thread's stream gave it; of a CPU nothing is awaited."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.current_stream(device).synchronize()

@@ -35,7 +35,7 @@ class VisionEncoder(PatchEncoder):
 
     def __init__(self, model: Any, checkpoint: Checkpoint) -> None:
         checkpoint.limit(model.processor)
-        leg = checkpoint.leg(int(model.get_embedding_dimension()), model.processor)
+        leg = checkpoint.leg(int(model.get_embedding_dimension()))
         super().__init__(model.processor, model[0].model.config, leg, str(model.device))
         self._model = model
         self._preprocessing = threading.Lock()  # of the model's own processor

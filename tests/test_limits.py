@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import threading
 import time
 import zlib
@@ -92,6 +93,40 @@ def test_a_program_of_poppler_that_swells_is_bounded(renderer: Renderer, tmp_pat
     options = RenderOptions(ocr="off", renderer="poppler", memory=300 * MB)
     with largest_child() as most:
         assert outcomes(renderer, path, options)[1] == "walrus"
+    assert most[0] < 300 + 1100
+
+
+def black_square(side: int) -> bytes:
+    """A PDF with an image of side × side black pixels, packed by JBIG2 into 65 bytes, and a page of text.
+
+    Its JBIG2 is a page of black, and on it a generic region that ends before its first line.
+    """
+
+    def segment(number: int, kind: int, data: bytes) -> bytes:
+        return struct.pack(">IBBBI", number, kind, 0, 1, len(data)) + data
+
+    page = segment(0, 48, struct.pack(">IIIIBH", side, side, 0, 0, 0b100, 0))
+    end_of_facsimile = b"\x00\x10\x01\x00\x10\x01"
+    region = segment(1, 38, struct.pack(">IIIIBB", side, side, 0, 0, 0, 1) + end_of_facsimile)
+    entries = f"/Type /XObject /Subtype /Image /Width {side} /Height {side} /ColorSpace /DeviceGray"
+    square = stream(page + region, f"{entries} /BitsPerComponent 1 /Filter /JBIG2Decode")
+    content = "q 500 0 0 500 0 0 cm /X0 Do Q"
+    return pdf_bytes([content, WALRUS], objects=[square], resources="/XObject << /X0 10 0 R >>")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pdfium", "poppler"])
+def test_a_jbig2_image_of_65535_by_65535_pixels_is_bounded(
+    renderer: Renderer, tmp_path: Path, name: RendererName
+) -> None:
+    small = renderer.page_image(write(tmp_path / "a.pdf", black_square(100)), 1, 842, RenderOptions(renderer=name))
+    assert small.getpixel((250, 600)) == (0, 0, 0)  # a smaller one is drawn
+    path = write(tmp_path / "b.pdf", black_square(65_535))
+    options = RenderOptions(renderer=name, memory=300 * MB, page_timeout=15)
+    with largest_child() as most:
+        square, walrus = outcomes(renderer, path, options)
+    assert square in ("too_large", "timeout")  # poppler is killed amid it, or found to have been too large
+    assert walrus == "walrus"
     assert most[0] < 300 + 1100
 
 

@@ -1,12 +1,14 @@
-"""Damaged files, read as an ingest reads them: python tests/fuzz.py --count 2000 --seed 1 [--ingest]
+"""Damaged files, read as an ingest reads them: python tests/fuzz.py --count 2000 --seed 1 [--ocr] [--ingest]
 
 Each file is one of the evaluation data's odd/ or of samples/, with bytes flipped, a part cut out, the end of another
-file put on, or numbers changed. The same seed gives the same files. Printed: what the files came to, how long they
-took, and the memory of this process and of the rendering process after each. Exit code 1 if an error other than
-DocumentError came up, or a file took longer than its pages' limits.
+file put on, or numbers changed. The same seed gives the same files. Every page is drawn. Printed: what the files came
+to, how long they took, and the memory of this process and of the rendering process after each. Exit code 1 if an error
+other than DocumentError came up, or a file took longer than its pages' limits.
 
---ingest: they go through Index.ingest, with a small model of random weights, in lots of 100 files; then it is also a
-fault if a file is neither a document of the index nor among its failures, or if a page of one is not there to be seen.
+--ocr: pages without words and large images are read, as an ingest reads them unless it is told otherwise.
+--ingest: they go through Index.ingest, with a small model of random weights, in lots of 100 files, and pages are drawn
+for OCR only; then it is also a fault if a file is neither a document of the index nor among its failures, or if a page
+of one is not there to be seen.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import traceback
 from array import array
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +36,8 @@ from visrag import Index, IngestSettings, VisragError
 from visrag.encoders import render_options
 from visrag.errors import DocumentError
 from visrag.records import Page
-from visrag.render import Renderer
+from visrag.render import Renderer, RenderOptions
+from visrag.settings import Ocr
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("VISRAG_DATA", ROOT.parent / "shared" / "data"))
@@ -43,7 +46,7 @@ LOT = 100  # files that are ingested together
 TIMEOUT = 20.0  # seconds a page
 SPARE = 60.0  # seconds that a file may take beyond the limits of its pages
 SETTINGS = IngestSettings(ocr="off", page_timeout=TIMEOUT, max_pages=2000)
-OPTIONS = render_options(SETTINGS, vision=False)
+SIDE = 300  # pixels of the longer side of a page that is drawn
 ENDED = ("renderer_crash", "timeout", "too_large")
 NUMBERS = (
     b"0",
@@ -142,16 +145,19 @@ class Report:
         return lines + [f"FAULT {fault}" for fault in self.faults]
 
 
-def run(count: int, seed: int, folder: Path, keep: Path | None = None) -> Report:
-    """Read ``count`` damaged files. ``keep``: where those go of which the rendering process died, or that took long."""
+def run(count: int, seed: int, folder: Path, ocr: Ocr = "off", keep: Path | None = None) -> Report:
+    """Read and draw ``count`` damaged files. ``keep``: where those go of which the rendering process died, or that
+    took long."""
     report, files, this = Report(), originals(), psutil.Process()
+    settings = replace(SETTINGS, ocr=ocr)
+    options = replace(render_options(settings, vision=False), image="all", image_side=SIDE)
     with Renderer() as renderer:
         for number in range(seed * 1_000_000, seed * 1_000_000 + count):
             name, data = mutated(number, files)
             path = folder / f"file{Path(name).suffix}"
             path.write_bytes(data)
             begun = time.monotonic()
-            pages, outcomes = _read(renderer, path, report)
+            pages, outcomes = _read(renderer, path, options, report)
             seconds = time.monotonic() - begun
             report.seconds.append(seconds)
             report.slowest = sorted([*report.slowest, (seconds, name)], reverse=True)[:3]
@@ -168,12 +174,12 @@ def run(count: int, seed: int, folder: Path, keep: Path | None = None) -> Report
     return report
 
 
-def _read(renderer: Renderer, path: Path, report: Report) -> tuple[int, Counter[str]]:
+def _read(renderer: Renderer, path: Path, options: RenderOptions, report: Report) -> tuple[int, Counter[str]]:
     """How many pages a file has, and what it and they came to."""
     outcomes: Counter[str] = Counter()
     pages = 0
     try:
-        opened = renderer.pages(path, path.name, OPTIONS)
+        opened = renderer.pages(path, path.name, options)
         pages = opened.pages
         outcomes[f"document {opened.renderer}"] += 1
         for page in opened:
@@ -185,9 +191,10 @@ def _read(renderer: Renderer, path: Path, report: Report) -> tuple[int, Counter[
     return pages, outcomes
 
 
-def ingest(count: int, seed: int, folder: Path) -> Report:
+def ingest(count: int, seed: int, folder: Path, ocr: Ocr = "off") -> Report:
     """Ingest ``count`` damaged files into an index in a folder."""
     report, files, this = Report(each=LOT), originals(), psutil.Process()
+    settings = replace(SETTINGS, ocr=ocr)
     model = str(make_checkpoint("ColBERT", folder / "model"))
     with Index(folder / "index", text=model, device="cpu") as index:
         for first in range(seed * 1_000_000, seed * 1_000_000 + count, LOT):
@@ -198,7 +205,7 @@ def ingest(count: int, seed: int, folder: Path) -> Report:
                 (lot / name).write_bytes(data)
             begun = time.monotonic()
             try:
-                index.ingest(lot, settings=SETTINGS)
+                index.ingest(lot, settings=settings)
                 report.faults += _missing(index, sorted(path.name for path in lot.iterdir()))
             except Exception:
                 report.faults.append(traceback.format_exc())
@@ -239,14 +246,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--ocr", action="store_const", const="auto", default="off", help="read what has no text layer")
     parser.add_argument("--ingest", action="store_true", help="through Index.ingest")
     parser.add_argument("--keep", type=Path, help="a folder for files that ended the process or took long")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.ingest:
-            report = ingest(options.count, options.seed, Path(folder))
+            report = ingest(options.count, options.seed, Path(folder), options.ocr)
         else:
-            report = run(options.count, options.seed, Path(folder), options.keep)
+            report = run(options.count, options.seed, Path(folder), options.ocr, options.keep)
     sys.stdout.write("\n".join([*report.lines(), ""]))
     return 1 if report.faults else 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,14 +13,14 @@ import psutil
 import pytest
 from pdfs import pdf_bytes, text, write
 
-from visrag.ahead import PIECE, Ended, Message, Opened, Rendered, Rendering, Woken
+from visrag.ahead import AHEAD, PIECE, Ended, Message, Opened, Rendered, Rendering, Woken
 from visrag.errors import DocumentError, Reason
 from visrag.records import Page
 from visrag.render import OpenedDocument, Renderer, RenderOptions
 from visrag.settings import IngestSettings
 from visrag.sources import Source
 
-PAGES = 5 * PIECE + 3
+PAGES = AHEAD + 2 * PIECE + 3
 
 
 def source(folder: Path, name: str, pages: int) -> Source:
@@ -50,21 +51,25 @@ def numbers(found: list[Message], name: str) -> list[int]:
 def test_a_long_document_is_read_by_several_and_every_page_comes_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    readers = set()
+    readers, all_there = set(), threading.Event()
     pages = Renderer.pages
 
     def counted(self: Renderer, *args: object) -> OpenedDocument:
         readers.add(self)
+        if len(readers) == 3:
+            all_there.set()
         return pages(self, *args)
 
     monkeypatch.setattr(Renderer, "pages", counted)
-    found = list(messages([source(tmp_path, "long.pdf", PAGES)], jobs=3))
+    coming = messages([source(tmp_path, "long.pdf", PAGES)], jobs=3)
+    found = [next(coming)]
+    assert all_there.wait(60)  # meanwhile the queue is full, before the last pages are begun
+    found += coming
     assert isinstance(found[0], Opened)
     assert found[0].pages == PAGES
     assert sorted(numbers(found, "long.pdf")) == list(range(1, PAGES + 1))
     assert [type(message) for message in found].count(Ended) == 1
     assert isinstance(found[-1], Ended)
-    assert len(readers) == 3
 
 
 def test_documents_are_read_before_others_are_helped_with(tmp_path: Path) -> None:

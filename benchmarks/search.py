@@ -27,6 +27,7 @@ the median and the 95th percentile ("p50_ms", "p95_ms").
     add_pages_per_s    median of 5 documents of 50 pages into the full index, after 3 that are not counted, kept and to
                   be found when they are in; "_empty": likewise of the first (peers scan what is added until they index
                   it, which is not counted)
+    search_after_add_ms    median of one question right after each of these documents
     bytes_per_page_memory, _cached    what came into memory by opening and asking: ours what belongs to no file and the
                   1-bit codes; apart from it ("cached") resident pages of the int8 codes, which may be evicted. Of peers
                   all, and how much of it are mapped files, by all that was asked of the engine
@@ -179,7 +180,7 @@ def measure(data: Path, where: Path, pages: int, asked: int, rounds: int, python
     for i, (built, way) in enumerate(ways):
         engine = served[built.name]
         row = {**built.row, **way, "open_s": engine.open_s}
-        row["add_pages_per_s"] = engine("add", pages + i * ADDED)
+        row |= engine("add", pages + i * ADDED, way["mode"])
         row["bytes_per_page_memory"], row["bytes_per_page_cached"] = (size / pages for size in memories[built.name])
         rounds_of = ([each[number][i] for each in warm] for number in range(asked))
         typical = [(statistics.median(taken for taken, _ in each), each[0][1]) for each in rounds_of]
@@ -195,7 +196,7 @@ def measure(data: Path, where: Path, pages: int, asked: int, rounds: int, python
 
 def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     print(f"{'engine':20} {'mode':28} {'pages':>6} cache {'p50 ms':>9} {'p95 ms':>9} times recall@10", end="")
-    print("  KB a page: disk memory cached  open s  pages/s added (to empty)")
+    print("  KB a page: disk memory cached  open s  pages/s added (to empty)  ms after")
     ours = {(row["pages"], row["cache"]): row["p50_ms"] for row in rows if row["engine"] == OURS[-1]}
     for row in rows:
         times = row["p50_ms"] / ours[row["pages"], row["cache"]]
@@ -204,7 +205,8 @@ def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
         print(
             f"{row['engine']:20} {row['mode']:28} {row['pages']:6} {row['cache']:5} {row['p50_ms']:9.1f} "
             f"{row['p95_ms']:9.1f} {times:5.1f} {row['recall@10']:9.3f} {sizes[0]:16.1f} {sizes[1]:6.1f} "
-            f"{sizes[2]:6.1f} {row['open_s']:7.2f} {row['add_pages_per_s']:8.0f} {empty:10.0f}"
+            f"{sizes[2]:6.1f} {row['open_s']:7.2f} {row['add_pages_per_s']:8.0f} {empty:10.0f} "
+            f"{row['search_after_add_ms']:14.1f}"
         )
 
 

@@ -308,8 +308,8 @@ def serve(engine: Engine, data: Data, folder: Path) -> None:
     """Read a JSON list in each line, and answer it with a JSON value.
 
     ["settings"], their names by stage; ["ask", question, setting], seconds and pages; ["cold", question, setting], the
-    same for an index that was opened again, with none of its files in the page cache; ["memory"], bytes; ["add", page],
-    pages a second. The first line that is written is what opening took, in seconds.
+    same for an index that was opened again, with none of its files in the page cache; ["memory"], bytes; ["add", page,
+    setting], how fast, as columns of a row. The first line that is written is what opening took, in seconds.
     """
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print
@@ -323,7 +323,8 @@ def serve(engine: Engine, data: Data, folder: Path) -> None:
         elif command == "memory":
             answer = memory(before, folder, isinstance(engine, Visrag))
         elif command == "add":
-            answer = DOCUMENT / statistics.median(adding(engine, data, arguments[0]))
+            first, setting = arguments
+            answer = adding(engine, data, first, settings[setting])
         else:
             number, setting = arguments
             if command == "cold":
@@ -344,11 +345,17 @@ def seconds(act: Any) -> float:
     return time.perf_counter() - begun
 
 
-def adding(engine: Engine, data: Data, start: int) -> list[float]:
-    """Seconds that each of some documents takes, of the pages from a number on."""
-    firsts = range(start, start + ADDED, DOCUMENT)
-    taken = [seconds(partial(engine.add, first, list(data.pages(first, first + DOCUMENT)))) for first in firsts]
-    return taken[BEFORE:]
+def adding(engine: Engine, data: Data, start: int, setting: Any) -> dict[str, float]:
+    """Documents of the pages from a number on are added, and after each a question is asked."""
+    taken, after = [], []
+    for first in range(start, start + ADDED, DOCUMENT):
+        document = list(data.pages(first, first + DOCUMENT))
+        taken.append(seconds(partial(engine.add, first, document)))
+        after.append(seconds(partial(engine.ask, data.questions[0], setting)))
+    return {
+        "add_pages_per_s": DOCUMENT / statistics.median(taken[BEFORE:]),
+        "search_after_add_ms": statistics.median(after[BEFORE:]) * 1000,
+    }
 
 
 def forget(folder: Path) -> None:

@@ -1,11 +1,12 @@
 """The whole search over an index on disk: visrag beside other engines for many vectors a page.
 
     python benchmarks/search.py --vectors INDEX --questions FILE [--pages 5000 20000 100000] [--asked 100] [--rounds 3]
-                                [--no-peers] [--fast-plaid PYTHON] [--folder WHERE] [--json]
+                                [--no-peers] [--fast-plaid PYTHON] [--folder WHERE] [--only-data] [--json]
 
 Pages of 730 vectors of 128 dimensions and questions of 20 tokens, made of real ones as search_data.py says, of an index
 of visrag and a file with a question in each line's JSON (both are read once: what is made of them, and the exact
-scores, stay in --folder for the next run). "recall@10": of the ten best pages by exact MaxSim in float32.
+scores, stay in --folder for the next run with as many questions; --only-data makes no more than that). "recall@10": of
+the ten best pages by exact MaxSim in float32.
 
 Each engine makes its index, in documents of 50 pages, and is then a process of its own on the same 2 processors. Asked
 in turn, question by question; of each question the median of the rounds, after one that is not counted, and of those
@@ -220,6 +221,7 @@ def main() -> None:
     parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--fast-plaid", help="the python of an environment that has it")
     parser.add_argument("--folder", type=Path, help="where data, scores and indexes lie; the indexes are deleted")
+    parser.add_argument("--only-data", action="store_true", help="only data and exact scores, for the next run")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     if any(pages % DOCUMENT for pages in args.pages):
@@ -236,6 +238,9 @@ def main() -> None:
                 parser.error("--vectors and --questions are needed to make the data")
             make(data, args.vectors, args.questions)
         asked = min(args.asked, len(np.load(data / "questions.npy")))
+        if args.only_data:
+            truth(data, max(args.pages), asked)
+            return
         rows = []
         for pages in args.pages:
             peers = [name for name, limit in LIMITS.items() if args.peers and pages <= limit]

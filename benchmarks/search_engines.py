@@ -15,6 +15,7 @@ import statistics
 import struct
 import sys
 import time
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,13 +28,15 @@ DOCUMENT = 50  # pages of a document
 ROWS, COLS = 73, 10  # of a page's patches
 RUNS = 30  # of neighbours, whose means Qdrant looks through first
 TRIES, BEFORE = 5, 3  # documents added to find out a speed, and before that
+ADDED = (BEFORE + TRIES) * DOCUMENT  # pages
 BITS = 2  # the kind of visrag's segments that hold 1-bit codes
 
 
 class Engine(Protocol):
-    """One index in a folder. ``settings``: the ways of searching it that are tried, by name."""
+    """One index in a folder. ``settings``: the ways of searching it that are tried, by name, in stages: of each stage
+    one is chosen and measured."""
 
-    settings: Mapping[str, Any]
+    settings: Sequence[Mapping[str, Any]]
 
     def __init__(self, folder: Path) -> None: ...
     def open(self) -> None:
@@ -58,14 +61,13 @@ class Engine(Protocol):
 class Visrag:
     """``float16``: the vectors are kept so beside the int8 codes, and the best by these are scored by them."""
 
-    settings: Mapping[str, Any] = {}
-
     def __init__(self, float16: bool, folder: Path) -> None:
         import visrag.search
         import visrag.store.local  # noqa: F401
         from visrag.records import Leg, Places
 
         self._folder, self._float16 = folder, float16
+        self.settings = [{"1-bit, int8, float16" if float16 else "1-bit, int8": None}]
         self._legs = [Leg("patches", "PCA", DIM, "")]
         self._places = Places.on_grid(ROWS, COLS, np.arange(PATCHES, dtype=np.int32))
 
@@ -78,7 +80,6 @@ class Visrag:
             self._store.write_settings({"float16": self._float16})
         if self._store.page_count(Filter()):
             self._store.chance("patches", [PageRef("", 1)])  # reads the leg's table
-        self.settings = {"1-bit, int8, float16" if self._float16 else "1-bit, int8": None}
 
     def add(self, first: int, pages: Sequence[Floats]) -> None:
         from visrag.records import Document, EncodedPage, Page, PatchVectors
@@ -113,13 +114,14 @@ class QdrantEdge:
         import qdrant_edge as edge
 
         self._edge, self._folder, self._quantization = edge, folder, quantization
-        self.settings: Mapping[str, Any]
-        self._stages: tuple[str, ...] = () if quantization == "binary" else ("mean", "runs")
+        self.settings: list[dict[str, tuple[str, int, float | None]]]
+        self._prefetched: tuple[str, ...] = () if quantization == "binary" else ("mean", "runs")
         if quantization == "binary":
-            self.settings = {f"scan, {times * 10} rescored": ("", 0, float(times)) for times in (2, 5, 10, 20)}
+            self.settings = [{f"scan, {times * 10} rescored": ("", 0, float(times)) for times in (2, 5, 10, 20)}]
         else:
-            prefetched = [(stage, n) for stage in self._stages for n in (50, 200, 1000)]
-            self.settings = {"scan": ("", 0, None), **{f"{s}, best {n}": (s, n, None) for s, n in prefetched}}
+            first = [(name, n) for name in self._prefetched for n in (50, 200, 1000, 3000)]
+            reranked = {f"{n} by {name}, reranked": (name, n, None) for name, n in first}
+            self.settings = [{"scan": ("", 0, None)}, reranked]
 
     def open(self) -> None:
         edge = self._edge
@@ -144,7 +146,7 @@ class QdrantEdge:
             "mean": parameters(hnsw_config=edge.HnswIndexConfig(16, 100, 100)),
             "runs": parameters(multivector_config=many, hnsw_config=edge.HnswIndexConfig(16, 100, 100)),
         }
-        vectors = {name: vectors[name] for name in ("pages", *self._stages)}
+        vectors = {name: vectors[name] for name in ("pages", *self._prefetched)}
         optimizers = edge.EdgeOptimizersConfig(indexing_threshold=100, default_segment_number=1)
         config = edge.EdgeConfig(vectors, {}, wal_enabled=False, max_search_threads=2, optimizers=optimizers)
         self._shard = edge.EdgeShard.create(str(self._folder), config)
@@ -154,7 +156,7 @@ class QdrantEdge:
         for i, page in enumerate(pages, first):
             runs = unit(np.stack([run.mean(axis=0) for run in np.array_split(page, RUNS)]))
             vectors = {"pages": page.tolist(), "mean": unit(page.mean(axis=0)).tolist(), "runs": runs.tolist()}
-            points.append(self._edge.Point(i, {name: vectors[name] for name in ("pages", *self._stages)}, {}))
+            points.append(self._edge.Point(i, {name: vectors[name] for name in ("pages", *self._prefetched)}, {}))
         self._shard.update(self._edge.UpdateOperation.upsert_points(points))
         self._shard.flush()
 
@@ -163,14 +165,14 @@ class QdrantEdge:
 
     def ask(self, query: Floats, setting: tuple[str, int, float | None]) -> list[int]:
         edge = self._edge
-        stage, limit, oversampling = setting
+        prefetched, limit, oversampling = setting
         quantized = edge.QuantizationSearchParams(rescore=oversampling is not None, oversampling=oversampling)
         tokens = query.tolist()
-        first = query.mean(axis=0).tolist() if stage == "mean" else tokens
+        first = query.mean(axis=0).tolist() if prefetched == "mean" else tokens
         request = edge.QueryRequest(
             limit=10,
             query=edge.Query.Nearest(tokens, "pages"),
-            prefetches=[edge.Prefetch(limit, edge.Query.Nearest(first, stage))] if stage else None,
+            prefetches=[edge.Prefetch(limit, edge.Query.Nearest(first, prefetched))] if prefetched else None,
             params=edge.SearchParams(quantization=quantized),
         )
         return [int(point.id) for point in self._shard.query(request)]
@@ -183,9 +185,9 @@ class LanceDB:
     """Its multivector index, IVF_PQ with the documented defaults: as many parts as the root of the number of vectors,
     8 bytes a vector."""
 
-    settings: Mapping[str, Any] = {
-        f"{probes} probes, refined {times} times": (probes, times) for probes in (20, 100) for times in (10, 50, 100)
-    }
+    settings = (
+        {f"{probes} probes, refined {times} times": (probes, times) for probes in (20, 100) for times in (10, 50, 100)},
+    )
 
     def __init__(self, folder: Path) -> None:
         import lancedb
@@ -233,12 +235,14 @@ class FastPlaid:
     """On the CPU, 4 bits a dimension; on 1 thread, too, which may be faster. It is made of all pages at once: there is
     no adding to an empty index."""
 
-    settings: Mapping[str, Any] = {
-        f"{probes} probes, {full} scored, {threads} threads": (probes, full, threads)
-        for probes in (8, 32)
-        for full in (256, 1024)
-        for threads in (1, 2)
-    }
+    settings = (
+        {
+            f"{probes} probes, {full} scored, {threads} threads": (probes, full, threads)
+            for probes in (8, 32)
+            for full in (256, 1024)
+            for threads in (1, 2)
+        },
+    )
 
     def __init__(self, folder: Path) -> None:
         import torch
@@ -303,22 +307,24 @@ def build(engine: Engine, data: Data, pages: int) -> dict[str, float | None]:
 def serve(engine: Engine, data: Data, folder: Path) -> None:
     """Read a JSON list in each line, and answer it with a JSON value.
 
-    ["settings"]; ["ask", question, setting], seconds and pages; ["cold", question, setting], the same for an index that
-    was opened again, with none of its files in the page cache; ["memory"], bytes; ["add", page], pages a second. The
-    first line that is written is what opening took, in seconds.
+    ["settings"], their names by stage; ["ask", question, setting], seconds and pages; ["cold", question, setting], the
+    same for an index that was opened again, with none of its files in the page cache; ["memory"], bytes; ["add", page,
+    setting], how fast, as columns of a row. The first line that is written is what opening took, in seconds.
     """
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print
     before = resident()
     print(seconds(engine.open), file=answers)
+    settings = ChainMap(*engine.settings)
     for line in sys.stdin:
         command, *arguments = json.loads(line)
         if command == "settings":
-            answer: Any = list(engine.settings)
+            answer: Any = [list(stage) for stage in engine.settings]
         elif command == "memory":
             answer = memory(before, folder, isinstance(engine, Visrag))
         elif command == "add":
-            answer = DOCUMENT / statistics.median(adding(engine, data, arguments[0]))
+            first, setting = arguments
+            answer = adding(engine, data, first, settings[setting])
         else:
             number, setting = arguments
             if command == "cold":
@@ -327,7 +333,7 @@ def serve(engine: Engine, data: Data, folder: Path) -> None:
                 forget(folder)
                 engine.open()
             begun = time.perf_counter()
-            found = engine.ask(data.questions[number], engine.settings[setting])
+            found = engine.ask(data.questions[number], settings[setting])
             answer = time.perf_counter() - begun, found
         print(json.dumps(answer), file=answers)
     engine.close()
@@ -339,11 +345,17 @@ def seconds(act: Any) -> float:
     return time.perf_counter() - begun
 
 
-def adding(engine: Engine, data: Data, end: int) -> list[float]:
-    """Seconds that each of some documents takes, after the last page."""
-    firsts = range(end, end + (BEFORE + TRIES) * DOCUMENT, DOCUMENT)
-    taken = [seconds(partial(engine.add, first, list(data.pages(first, first + DOCUMENT)))) for first in firsts]
-    return taken[BEFORE:]
+def adding(engine: Engine, data: Data, start: int, setting: Any) -> dict[str, float]:
+    """Documents of the pages from a number on are added, and after each a question is asked."""
+    taken, after = [], []
+    for first in range(start, start + ADDED, DOCUMENT):
+        document = list(data.pages(first, first + DOCUMENT))
+        taken.append(seconds(partial(engine.add, first, document)))
+        after.append(seconds(partial(engine.ask, data.questions[0], setting)))
+    return {
+        "add_pages_per_s": DOCUMENT / statistics.median(taken[BEFORE:]),
+        "search_after_add_ms": statistics.median(after[BEFORE:]) * 1000,
+    }
 
 
 def forget(folder: Path) -> None:

@@ -83,6 +83,17 @@ def test_a_page_that_swells_is_too_large_and_the_next_is_read(renderer: Renderer
 
 
 @pytest.mark.slow
+def test_a_page_is_not_blamed_for_memory_that_others_left(renderer: Renderer, tmp_path: Path, samples: Path) -> None:
+    """OCR leaves its models. What the page swells by, some 240 MB, has room in a process without them."""
+    (scan,) = renderer.pages(samples / "depot-letter-scan.pdf", "scan", RenderOptions())
+    assert isinstance(scan, Page)
+    left, reader = psutil.Process(renderer.pid).memory_info().rss, renderer.pid
+    path = write(tmp_path / "a.pdf", pdf_bytes(["BOMB", WALRUS]).replace(stream(b"BOMB"), swollen(120)))
+    assert outcomes(renderer, path, RenderOptions(ocr="off", memory=left + 100 * MB)) == ["", "walrus"]
+    assert renderer.pid != reader
+
+
+@pytest.mark.slow
 def test_a_program_of_poppler_that_swells_is_bounded(renderer: Renderer, tmp_path: Path) -> None:
     pixels = image(b"\0" * 3, 20_000, 20_000)  # 1.2 GB of samples, of which three bytes are there
     path = write(

@@ -97,7 +97,8 @@ class Child:
     def _death(self) -> Died:
         self.close()
         if self.process.returncode == OVER_MEMORY:
-            return Died(Reason.TOO_LARGE, "needs more memory than its limit: raise it or split the document")
+            why = "needs more memory than its limit, or than there is: raise the limit or split the document"
+            return Died(Reason.TOO_LARGE, why)
         return Died(Reason.RENDERER_CRASH, "the rendering process died of it")
 
     def kill(self) -> None:
@@ -144,7 +145,7 @@ def serve(descriptor: str) -> NoReturn:
         except UsageError as error:
             answer = {"usage": str(error)}
         except MemoryError:
-            answer = {"reason": Reason.TOO_LARGE, "message": "needs more memory than there is"}
+            os._exit(OVER_MEMORY)
         except Exception as error:  # whatever a library raises for one page must not end the others
             what = f"cannot be read ({type(error).__name__}: {error})"
             answer = {"reason": Reason.CORRUPT, "message": what}

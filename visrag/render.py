@@ -1,8 +1,8 @@
 """A file's bytes → its Pages, one by one, read in a process of its own that may die.
 
 ``Renderer`` owns that process. It asks for a few pages ahead and no more, so memory is bounded whatever the
-document's size; when the process dies or hangs it is replaced, the page is tried once with the other renderer, and
-the document goes on.
+document's size; when the process dies or hangs it is replaced, the page is tried once with the other renderer (once
+more with the same where memory ran out), and the document goes on.
 
 What ``Page.drawn`` measures is said at ``visrag.drawn.measure``: the share of a 64 × 64 grid that lies under
 images, shadings and paths, but for rules, frames, light shading and backgrounds. For pages read with poppler it is
@@ -117,7 +117,7 @@ class Renderer:
         try:
             answer = self._opened(job)
         except DocumentError as error:
-            other = job.with_poppler()
+            other = job.again(error.reason)
             if other is None or error.reason not in _TRY_TO_OPEN:
                 raise
             try:
@@ -173,9 +173,10 @@ class Renderer:
         return answer
 
 
-# When the second renderer is tried. Not for a page that pdfium cannot find: poppler may number pages otherwise.
-_TRY_TO_OPEN = (Reason.CORRUPT, Reason.RENDERER_CRASH, Reason.TIMEOUT)
-_TRY_PAGE = (Reason.RENDERER_CRASH, Reason.TIMEOUT)
+# When a second try (``_Job.again``) is worth it. Not for a page that pdfium cannot find: poppler may number pages
+# otherwise.
+_TRY_TO_OPEN = (Reason.CORRUPT, Reason.RENDERER_CRASH, Reason.TIMEOUT, Reason.TOO_LARGE)
+_TRY_PAGE = (Reason.RENDERER_CRASH, Reason.TIMEOUT, Reason.TOO_LARGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +192,11 @@ class _Job:
     def request(self, do: str, number: int = 0, side: int = 0) -> dict[str, Any]:
         return {"do": do, "number": number, "side": side, "job": asdict(self)}
 
-    def with_poppler(self) -> _Job | None:
-        """The same with the second renderer, None if there is no other."""
+    def again(self, reason: Reason) -> _Job | None:
+        """What is tried once after a failure: the same in a fresh process where memory ran out, as what was read
+        before may have left too little; else with the second renderer, None if there is no other."""
+        if reason is Reason.TOO_LARGE:
+            return self
         other = self.media_type == "application/pdf" and self.renderer == "pdfium"
         return replace(self, renderer="poppler") if other else None
 
@@ -233,21 +237,22 @@ class OpenedDocument:
                 answer, pixels = self._owner.answer(request, self._job.options.page_timeout)
                 result = _error(answer, self._job.document, number) or _page(answer, pixels)
             except Died as died:
-                result = DocumentError(self._job.document, number, died.reason, died.message)
+                result = self._second_try(number, DocumentError(self._job.document, number, died.reason, died.message))
             asked.popleft()
-            yield self._second_try(number, result) if isinstance(result, DocumentError) else result
+            yield result
 
     def picture(self, number: int, side: int) -> Image:
         """One page's picture (RGB), its longer side ``side`` pixels. Raises DocumentError."""
-        first = self._picture(self._job, number, side)
-        other = self._job.with_poppler()
-        if isinstance(first, DocumentError) and other is not None and first.reason in _TRY_PAGE:
+        found = self._picture(self._job, number, side)
+        if not isinstance(found, DocumentError):
+            return found
+        other = self._job.again(found.reason)
+        if other is not None and found.reason in _TRY_PAGE:
             with contextlib.suppress(UsageError):
                 second = self._picture(other, number, side)
-                first = first if isinstance(second, DocumentError) else second
-        if isinstance(first, DocumentError):
-            raise first
-        return first
+                if not isinstance(second, DocumentError):
+                    return second
+        raise found
 
     def _picture(self, job: _Job, number: int, side: int) -> Image | DocumentError:
         result = self._alone(job.request("picture", number, side), number)
@@ -257,8 +262,8 @@ class OpenedDocument:
         return _picture(pixels, *answer["size"])
 
     def _second_try(self, number: int, error: DocumentError) -> Page | DocumentError:
-        """The page by the second renderer, or the first one's error."""
-        other = self._job.with_poppler()
+        """The page by a second try, or the first one's error."""
+        other = self._job.again(error.reason)
         if other is None or error.reason not in _TRY_PAGE:
             return error
         with contextlib.suppress(UsageError):

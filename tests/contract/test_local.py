@@ -131,6 +131,48 @@ def test_an_index_that_cannot_be_written_can_be_searched(index, monkeypatch):
             put(store, "b.pdf", [page(1)])
 
 
+def test_who_may_only_read_sees_what_others_write(index, monkeypatch):
+    with LocalStore.open(index, create=True) as store:
+        put(store, "a.pdf", [page(1, "common")])
+    script = """
+for line in sys.stdin:
+    put(store, line.strip(), [page(1, "common")])
+    print(flush=True)
+store.close()
+"""
+    monkeypatch.setattr(database.os, "access", lambda path, mode: mode != os.W_OK)
+
+    def come_and_go(name):
+        with process(index, script) as owner:
+            owner.communicate(name, timeout=60)
+
+    def count(reader):
+        return len(reader.candidates("fulltext", ["common"], ALL, 99))
+
+    with LocalStore.open(index) as reader:
+        assert count(reader) == 1
+        come_and_go("b.pdf")
+        assert count(reader) == 2
+        with (
+            pytest.raises(StoreError, match=r"index\.db was written while it was read without a lock: run again"),
+            reader._database.read(),
+        ):
+            come_and_go("c.pdf")
+        assert count(reader) == 3
+        with process(index, script) as owner:
+            for expected, name in enumerate(("d.pdf", "e.pdf"), 4):
+                owner.stdin.write(f"{name}\n")
+                owner.stdin.flush()
+                owner.stdout.readline()
+                with reader._database.read() as connection:  # with a lock
+                    assert count(reader) == expected
+                    assert connection.execute("SELECT count(*) FROM pages").fetchone() == (expected,)
+            owner.communicate(timeout=60)
+        come_and_go("f.pdf")
+        assert count(reader) == 6
+        assert reader.check() == []
+
+
 def test_an_index_of_an_older_version_is_brought_to_the_newest(index, monkeypatch):
     said = Feedback("q", "a.pdf", 1, "relevant", time=1.0)
     with LocalStore.open(index, create=True) as store:

@@ -13,10 +13,10 @@ from .checksums import read_facts, unsealed
 from .damage import WORK, tolerant, unneeded_originals
 from .database import CURE, Database
 from .documents import segment_id
-from .files import Files, size_of_file, size_of_files
+from .files import Files, size_of_files
 from .locks import try_lock
 from .packing import kind_of
-from .segments import SUFFIX, SegmentReader, SegmentWriter
+from .segments import SUFFIX, SegmentReader, SegmentWriter, size_of_file
 from .work import WRITER
 
 DEAD_SHARE = 0.25  # of a segment's bytes: with more it is written anew

@@ -31,10 +31,10 @@ from .checksums import (
 )
 from .database import Database, mapped
 from .documents import reindex
-from .files import put, size_of_file
+from .files import put
 from .locks import try_lock
 from .packing import kind_of
-from .segments import ALIGN, HEADERS, SegmentReader, mend_header
+from .segments import ALIGN, HEADERS, SegmentReader, mend_header, size_of_file
 
 WORK = "rebuild"  # a folder that is there from when a database is made anew until nothing is damaged
 COPY = "settings.json"

@@ -7,7 +7,7 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
@@ -15,13 +15,14 @@ from ..errors import Damaged, IndexMismatch, StoreError
 from .checksums import checksum
 from .locks import locked
 from .migrations import APPLICATION, MIGRATIONS, migrate
-from .segments import sync_folder
+from .segments import size_of_file, sync_folder
 
 BUSY_SECONDS = 60.0
 FULL = "the disk is full: make room and run again; nothing that was committed is lost"
 LOCK = "index.lock"  # held while the index is opened to be written, and while it is repaired
 OURS = ("generations", "page_texts", "page_vectors")  # tables by which an index is told from what others made
 VERSIONS = 1000  # no format has a greater number
+SHARED = 32768  # bytes of the file by which SQLite's connections agree; a full disk may have room for a part
 LEAST = 65536  # bytes that SQLite's log and its index need to begin
 CURE = "restore the index from a copy; else visrag check --repair makes good what it can"
 NETWORK = (
@@ -52,6 +53,7 @@ class Database:
         self._process = os.getpid()
         self._idle: list[sqlite3.Connection] = []
         self._all: list[sqlite3.Connection] = []
+        self._stamp: tuple[int, ...] | None = None  # of the file, where the idle connections take no locks
         self._pool = threading.Lock()
         self._writing = threading.RLock()
         self._writer: sqlite3.Connection | None = None
@@ -139,11 +141,10 @@ class Database:
             )
         return version
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, locks: bool = True) -> sqlite3.Connection:
         uri = self.path.absolute().as_uri()
         if not self.writable:
-            log = self.path.with_name(self.path.name + "-wal")
-            uri += "?immutable=1" if not log.exists() or log.stat().st_size == 0 else "?mode=ro"
+            uri += "?mode=ro" if locks else "?immutable=1"
         connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         self._all.append(connection)
         connection.create_function("checksum", -1, lambda *values: checksum(values), deterministic=True)
@@ -151,20 +152,40 @@ class Database:
         connection.execute("PRAGMA journal_size_limit = 67108864")
         return connection
 
+    def _locks(self) -> bool:
+        """Whether SQLite can lock the file. Where it cannot be written, only while the files are there that whoever
+        writes keeps beside it: then it stays so as long as a connection is open."""
+        log, shared = (size_of_file(self.path.with_name(f"{self.path.name}-{suffix}")) for suffix in ("wal", "shm"))
+        return self.writable or log > 0 or shared >= SHARED
+
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """A connection in a transaction of its own, which sees one state of the index throughout."""
         with mapped(self.path):
             with self._pool:
                 self._check_process()
-                connection = self._idle.pop() if self._idle else self._connect()
+                stamp = None if self._locks() else _stamp(self.path)
+                if stamp != self._stamp:
+                    self._forget(self._idle)
+                    self._idle, self._stamp = [], stamp
+                connection = self._idle.pop() if self._idle else self._connect(stamp is None)
             try:
                 connection.execute("BEGIN")
                 yield connection
             finally:
                 connection.rollback()
                 with self._pool:
-                    self._idle.append(connection)
+                    if stamp == self._stamp:
+                        self._idle.append(connection)
+                    else:
+                        self._forget([connection])
+                if stamp is not None and stamp != _stamp(self.path):
+                    raise StoreError(f"{self.path} was written while it was read without a lock: run again")
+
+    def _forget(self, connections: Iterable[sqlite3.Connection]) -> None:
+        for connection in connections:
+            self._all.remove(connection)
+            connection.close()
 
     @contextmanager
     def write(self, durable: bool = True) -> Iterator[sqlite3.Connection]:
@@ -213,6 +234,12 @@ class Database:
         if os.getpid() == self._process:
             for connection in connections:
                 connection.close()
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What is another once a file was written."""
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @contextmanager

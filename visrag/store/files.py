@@ -14,7 +14,7 @@ from ..errors import FileChanged, NotFound, NotWritten
 from ..records import PageRef
 from .database import Database, mapped
 from .locks import lock_new
-from .segments import sync_folder
+from .segments import size_of_file, sync_folder
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -113,14 +113,6 @@ class Files:
 
 def _used(connection: sqlite3.Connection, table: str, column: str, value: str) -> bool:
     return connection.execute(f"SELECT 1 FROM {table} WHERE {column} = ? LIMIT 1", (value,)).fetchone() is not None
-
-
-def size_of_file(path: Path) -> int:
-    """A file's bytes, 0 where it is not there: another process may delete it."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 def size_of_files(folder: Path) -> int:

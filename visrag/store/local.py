@@ -59,10 +59,10 @@ from .documents import (
     write_state,
 )
 from .feedback import LocalFeedback
-from .files import Files, size_of_file, size_of_files
+from .files import Files, size_of_files
 from .locks import lock_new
 from .packing import Block, PackedPage, bits_of, blocks, halves_of, kind_of, pack, unpack_places, unpack_words
-from .segments import INT8, Location, SegmentGone, SegmentReader, SegmentWriter
+from .segments import INT8, Location, SegmentGone, SegmentReader, SegmentWriter, size_of_file
 from .tables import PageTable, Rows
 from .work import LocalWork, insert_pieces
 

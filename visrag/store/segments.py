@@ -202,6 +202,14 @@ def _map(path: Path, header: bool) -> NDArray[np.int8]:
     return data.view(np.ndarray)
 
 
+def size_of_file(path: Path) -> int:
+    """A file's bytes, 0 where it is not there: another process may delete it."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def sync_folder(folder: Path) -> None:
     """Bring the names in a folder to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)

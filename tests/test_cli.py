@@ -63,9 +63,8 @@ def parsed(*arguments: object, code: int = 0) -> Any:
 def started(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     """A command as a process in a session of its own, as a terminal starts it."""
     command = [sys.executable, "-m", "visrag", *map(str, arguments)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **options
-    )
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    return subprocess.Popen(command, text=True, start_new_session=True, **options)
 
 
 @contextmanager
@@ -537,20 +536,21 @@ def test_watch_takes_whole_files_until_ctrl_c(path: Path, tmp_path: Path) -> Non
     inbox.mkdir()
     pdf(inbox / "first.pdf", "a walrus")
     whole = pdf_bytes([text(72, 700, f"page {number}") for number in range(1, 31)])
-    process = started("watch", inbox, "--index", path, *QUICK)
+    log = tmp_path / "log"
+    with log.open("w") as told:
+        process = started("watch", inbox, "--index", path, *QUICK, stderr=told)
     with interrupted(process):
         until(lambda: states(path).get("first.pdf") == ("indexed", 1), process)
-        step = len(whole) // 4
+        step = len(whole) // 8
         with (inbox / "growing.pdf").open("wb") as file:
             for start in range(0, len(whole), step):
                 file.write(whole[start : start + step])
                 file.flush()
                 assert "growing.pdf" not in states(path)
-                time.sleep(0.6)
-        until(lambda: "growing.pdf" in states(path), process)
-        until(lambda: states(path)["growing.pdf"] == ("indexed", 30), process)
-        time.sleep(1)  # until it has been told, too
-    output, errors = process.communicate()
+                time.sleep(0.3)
+        until(lambda: " 30 pages in" in log.read_text(), process)
+    output, _ = process.communicate()
+    errors = log.read_text()
     assert process.returncode in (0, 130)
     assert output == ""  # no table of failures
     assert "Traceback" not in errors

@@ -7,7 +7,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,8 +25,8 @@ GIB = 1 << 30
 MIB = 1 << 20
 DOCUMENTS = "/v1/collections/drop/documents"
 UPLOAD = MIB  # bytes that the server takes
-HEAD_SECONDS, BODY_SECONDS = 1.0, 1.0
-LATE = 3.0  # seconds more than that, on a busy machine
+HEAD_SECONDS, BODY_SECONDS = 1.0, 2.0
+LATE = 6.0  # seconds more than that, on a busy machine
 FORM = "Content-Type: multipart/form-data; boundary=x"
 PART = b'--x\r\nContent-Disposition: form-data; name="file"; filename="big.txt"\r\n\r\n'
 CONNECTIONS, LISTENERS, SENDERS = 40, 6, 4  # of all callers: half of the last two are one's own
@@ -49,6 +49,14 @@ def tight(samples_path: Path, empty_path: Path, tmp_path_factory: pytest.TempPat
 def left_in(server: Server) -> list[Path]:
     """What lies where uploads are kept."""
     return [path for path in (server.folder / "drop" / "uploads").rglob("*") if path.is_file()]
+
+
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait until it holds. Raises AssertionError."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def memory(server: Server) -> int:
@@ -183,6 +191,7 @@ def test_a_head_that_comes_slowly_is_cut_off(tight: Server) -> None:
 @pytest.mark.parametrize("pause", [None, 0.2])
 def test_an_upload_that_comes_slowly_is_cut_off(pause: float | None, tight: Server) -> None:
     """Either nothing more comes, or a byte now and then."""
+    before = left_in(tight)
     with line(tight.port) as made:
         made.sendall(head("POST", DOCUMENTS, FORM, "Content-Length: 500000") + PART)
         begun = time.monotonic()
@@ -198,7 +207,7 @@ def test_an_upload_that_comes_slowly_is_cut_off(pause: float | None, tight: Serv
         answer = parsed(data + read_all(made))
     assert answer.status == 408
     assert BODY_SECONDS / 2 < taken < BODY_SECONDS + LATE
-    assert left_in(tight) == []
+    assert left_in(tight) == before
 
 
 def test_a_json_body_that_comes_slowly_is_cut_off(tight: Server) -> None:
@@ -215,7 +224,7 @@ def test_an_upload_that_goes_on_fast_enough_may_take_longer_than_the_patience(ti
         begun = time.monotonic()
         for start in range(0, len(body), 12_000):
             made.sendall(body[start : start + 12_000])
-            time.sleep(0.5)
+            time.sleep(1)
         answer = parsed(read_all(made))
     assert time.monotonic() - begun > 2 * BODY_SECONDS
     assert answer.status == 202
@@ -230,10 +239,7 @@ def test_an_upload_whose_sender_goes_away_leaves_nothing(tight: Server) -> None:
         with line(tight.port) as made:
             made.sendall(head("POST", DOCUMENTS, FORM, "Content-Length: 500000") + sent)
             time.sleep(0.1)
-    end = time.monotonic() + 5
-    while left_in(tight) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert left_in(tight) == []
+    until(lambda: left_in(tight) == [])
     assert tight.client().get(DOCUMENTS).json()["total"] == 0
     assert "Traceback" not in tight.log
 
@@ -243,16 +249,19 @@ def test_an_upload_whose_sender_goes_away_leaves_nothing(tight: Server) -> None:
 
 def test_only_so_many_uploads_at_once_and_they_make_room(tight: Server) -> None:
     client = tight.client()
+    before = len(left_in(tight))
     with contextlib.ExitStack() as stack:
         for _ in range(SENDERS // 2):
             made = stack.enter_context(line(tight.port))
             made.sendall(head("POST", DOCUMENTS, FORM, "Content-Length: 500000") + PART)
-        time.sleep(0.3)
+        until(lambda: len(left_in(tight)) == before + SENDERS // 2)
         refused = upload(client, "drop", "third.txt", b"A third.")
         assert (refused.status_code, refused.json()["code"]) == (429, "limit")
         assert int(refused.headers["Retry-After"]) >= 1
-        time.sleep(BODY_SECONDS + 0.5)  # the slow ones are cut off
-        taken = upload(client, "drop", "third.txt", b"A third.")
+        end = time.monotonic() + 20  # in which the slow ones are cut off
+        while (taken := upload(client, "drop", "third.txt", b"A third.")).status_code == 429:
+            assert time.monotonic() < end
+            time.sleep(0.1)
         assert taken.status_code == 202
     assert client.delete(f"{DOCUMENTS}/{taken.json()['id']}").status_code == 204
 
@@ -323,9 +332,11 @@ def test_a_caller_has_a_rate(samples_path: Path, tmp_path: Path) -> None:
     keys = [KeyFile(folder / "keys.json").create("reader") for _ in range(2)]
     with serving(folder, {"samples": index}, limits={"rate": 2.0, "burst": 10, "ingest": False}) as server:
         one, other = map(server.client, keys)
+        begun = time.monotonic()
         answers = [one.get("/v1/session", headers={"X-Forwarded-For": f"10.0.0.{number}"}) for number in range(30)]
+        most = 10 + 2.0 * (time.monotonic() - begun)
         refused = [answer for answer in answers if answer.status_code == 429]
-        assert len(answers) - len(refused) in range(10, 20)
+        assert 10 <= len(answers) - len(refused) <= most
         assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
         assert all(answer.json()["code"] == "limit" for answer in refused)
         assert other.get("/v1/session").status_code == 200  # each key has its own

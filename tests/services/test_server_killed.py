@@ -29,7 +29,7 @@ ROUNDS = int(os.environ.get("VISRAG_CHAOS_ROUNDS", "2"))  # kills at each kind o
 JUDGED = "judged.pdf"
 FILES, PAGES = 8, 4
 BIG, BIG_PAGES = "big.pdf", 200
-MOMENT, DONE = 30.0, 90.0  # seconds for something to happen, for all documents to be indexed
+MOMENT, DONE = 90.0, 90.0  # seconds for something to happen, for all documents to be indexed
 END = 10.0  # seconds from SIGTERM, or from the death of the server, to the end of all that it started
 
 

@@ -45,7 +45,7 @@ def why_numpy() -> str:
     if os.environ.get("VISRAG_KERNEL"):
         return "VISRAG_KERNEL asks for it"
     try:
-        from . import _kernel  # noqa: F401
+        from ._kernel import names  # noqa: F401
     except ImportError:
         return "there was no C compiler at install"
     return "this processor has none of AVX-512 VNNI, AVX2 and NEON's dot products"

@@ -292,13 +292,20 @@ def test_grid_is_that_of_the_library(load: Load, library: Callable[[str], Any]) 
         assert encode(load(COLQWEN2), picture(size)).places.grid == (rows, cols)
 
 
+def test_a_page_has_as_many_tiles_as_the_processor_makes(load: Load) -> None:
+    encoder = load(COLMODERNVBERT)
+    for size in SIZES:
+        made = encoder._processor.image_processor(images=[[picture(size)]], return_row_col_info=True)
+        assert encode(encoder, picture(size)).places.grid == (4 * made["rows"][0][0], 4 * made["cols"][0][0])
+
+
 def test_tiles_go_back_to_rows_of_the_page() -> None:
     """Two tiles beside each other, 2 × 2 patches each, numbered as the model gives them, then the global tile."""
     grid = tiled(1, 2, 2)
     assert grid.order.reshape(grid.rows, grid.cols).tolist() == [[0, 1, 4, 5], [2, 3, 6, 7]]
     assert grid.tokens == 12
-    whole = tiled(0, 0, 2)
-    assert (whole.rows, whole.cols, whole.order.tolist(), whole.tokens) == (2, 2, [0, 1, 2, 3], 4)
+    for whole in (tiled(0, 0, 2), tiled(1, 1, 2)):
+        assert (whole.rows, whole.cols, whole.order.tolist(), whole.tokens) == (2, 2, [0, 1, 2, 3], 4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

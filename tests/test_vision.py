@@ -232,10 +232,21 @@ def test_visual_tokens_are_the_most_that_a_page_has(tokens: int, folder: Folder,
     assert encoder.legs[0].fingerprint != load_vision(str(folder(COLQWEN2)), device="cpu").legs[0].fingerprint
 
 
-@pytest.mark.parametrize("family", [COLPALI, COLMODERNVBERT])
-def test_visual_tokens_are_refused_where_all_pages_have_the_same_number(family: str, folder: Folder) -> None:
-    with pytest.raises(UsageError, match=f"visual_tokens=64: {family} has the same number"):
-        load_vision(str(folder(family)), device="cpu", visual_tokens=64)
+@pytest.mark.parametrize(
+    ("tokens", "tiles"), [(16, 0), (79, 0), (80, 2), (159, 2), (160, 3), (272, 4), (1000, 4)]
+)  # 16 each, and 16 of the whole page
+def test_visual_tokens_are_the_most_that_tiles_have(tokens: int, tiles: int, folder: Folder) -> None:
+    """So many to a side of a square page, of the 4 that the processor says; none where the page is not split."""
+    encoder = load_vision(str(folder(COLMODERNVBERT)), device="cpu", visual_tokens=tokens)
+    assert encode(encoder, picture((280, 280))).places.grid == (4 * max(1, tiles), 4 * max(1, tiles))
+    assert encode(encoder, picture(LANDSCAPE)).places.grid == (4 * max(1, -(-tiles // 2)), 4 * max(1, tiles))
+
+
+def test_visual_tokens_are_refused_where_pages_have_the_same_number_or_more(folder: Folder) -> None:
+    with pytest.raises(UsageError, match=f"visual_tokens=64: {COLPALI} has the same number"):
+        load_vision(str(folder(COLPALI)), device="cpu", visual_tokens=64)
+    with pytest.raises(UsageError, match=f"visual_tokens=15: {COLMODERNVBERT} has at least 16 image tokens a page"):
+        load_vision(str(folder(COLMODERNVBERT)), device="cpu", visual_tokens=15)
 
 
 # The canary

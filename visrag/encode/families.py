@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,16 +86,25 @@ class Checkpoint:
 
     def limit(self, processor: Any) -> None:
         """Let a processor make ``visual_tokens`` image tokens of a page, at most. Raises UsageError where it makes the
-        same number of all pages."""
+        same number of all pages, or more of any."""
         if self.visual_tokens is None:
             return
         images = processor.image_processor
-        if not hasattr(images, "merge_size"):
-            why = "has the same number of image tokens for all pages: leave visual_tokens out"
-            raise UsageError(f"visual_tokens={self.visual_tokens}: {self.name} {why}")
-        pixels = self.visual_tokens * (images.patch_size * images.merge_size) ** 2
-        least = min(images.size["shortest_edge"], pixels)  # of this processor: pixels of the whole picture, both
-        images.size = type(images.size)(shortest_edge=least, longest_edge=pixels)
+        if hasattr(images, "merge_size"):
+            pixels = self.visual_tokens * (images.patch_size * images.merge_size) ** 2
+            least = min(images.size["shortest_edge"], pixels)  # of this processor: pixels of the whole picture, both
+            images.size = type(images.size)(shortest_edge=least, longest_edge=pixels)
+        elif hasattr(images, "do_image_splitting"):
+            tiles = self.visual_tokens // processor.image_seq_len  # of the whole page one; a square page has the most
+            if not tiles:
+                raise self._no_tokens(f"has at least {processor.image_seq_len} image tokens a page")
+            edge = max(1, math.isqrt(tiles - 1)) * images.max_image_size["longest_edge"]
+            images.size = type(images.size)(longest_edge=min(edge, images.size["longest_edge"]))
+        else:
+            raise self._no_tokens("has the same number of image tokens for all pages: leave visual_tokens out")
+
+    def _no_tokens(self, why: str) -> UsageError:
+        return UsageError(f"visual_tokens={self.visual_tokens}: {self.name} {why}")
 
 
 def find_vision_checkpoint(model: str, visual_tokens: int | None = None) -> Checkpoint:

@@ -22,7 +22,7 @@ def load_vision(model: str, device: str | None = None, visual_tokens: int | None
 
     ``visual_tokens``: image tokens of a page, at most; None for as many as the model's processor says. Raises
     EncoderError where it cannot be found or loaded, MissingExtra where it needs colpali-engine, UsageError for
-    ``visual_tokens`` where all its pages have the same number.
+    ``visual_tokens`` where all its pages have the same number, or more.
     """
     checkpoint = find_vision_checkpoint(model, visual_tokens)
     if checkpoint.family is not None and checkpoint.family.processor is not None:

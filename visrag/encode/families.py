@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import EncoderError, UsageError
 from ..records import Leg
-from .checkpoint import find_checkpoint, fingerprint, name_of
+from .checkpoint import find_checkpoint, fingerprint, name_of, with_commit
 from .patches import PATCHES
 
 
@@ -107,8 +107,9 @@ class Checkpoint:
         return UsageError(f"visual_tokens={self.visual_tokens}: {self.name} {why}")
 
 
-def find_vision_checkpoint(model: str, visual_tokens: int | None = None) -> Checkpoint:
+def find_vision_checkpoint(model: str, visual_tokens: int | None = None, base: str | None = None) -> Checkpoint:
     """Where a vision model is and what it is, by what its configuration says. ``visual_tokens``: as of Checkpoint.
+    ``base``: what an adapter stands on, as ``base_of`` found it; None for what the adapter says.
 
     Raises EncoderError where there is no such model, or it is of no family that visrag can load.
     """
@@ -116,17 +117,28 @@ def find_vision_checkpoint(model: str, visual_tokens: int | None = None) -> Chec
     name = name_of(model)
     if (folder / "modules.json").exists():
         return Checkpoint(folder, name, None, None, visual_tokens)
-    base = None
-    config = _json(folder / "config.json")
-    if not config and (adapter := _json(folder / "adapter_config.json")):
-        base = find_checkpoint(str(adapter.get("base_model_name_or_path")))
-        config = _json(base / "config.json")
+    named = _base_named(folder)
+    below = find_checkpoint(base or named) if named else None
+    config = _json((below or folder) / "config.json")
     architectures = config.get("architectures") or []
     for family in FAMILIES:
-        if family.architecture in architectures or (base and family.base and family.base == config.get("model_type")):
-            return Checkpoint(folder, name, family, base, visual_tokens)
+        if family.architecture in architectures or (below and family.base and family.base == config.get("model_type")):
+            return Checkpoint(folder, name, family, below, visual_tokens)
     known = ", ".join(family.architecture for family in FAMILIES)
     raise EncoderError(f"{name} is {architectures or 'no model'}: a vision model of visrag is one of {known}")
+
+
+def base_of(model: str) -> str | None:
+    """The hub id of what an adapter stands on, with the commit that is loaded; None for other models, and a base in a
+    folder."""
+    named = _base_named(find_checkpoint(model))
+    return with_commit(named) if named and not Path(named).is_dir() else None
+
+
+def _base_named(folder: Path) -> str | None:
+    """What an adapter says that it stands on; None for other models."""
+    adapter = {} if _json(folder / "config.json") else _json(folder / "adapter_config.json")
+    return str(adapter.get("base_model_name_or_path")) if adapter else None
 
 
 def _json(path: Path) -> dict[str, Any]:

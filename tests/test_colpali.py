@@ -44,7 +44,7 @@ if find_spec("colpali_engine") is None:
 import torch
 import torchvision_cpu  # noqa: F401
 
-from visrag import Index
+from visrag import Index, IndexMismatch
 from visrag.encode.colpali import ColpaliEncoder
 from visrag.encode.families import FAMILIES
 from visrag.encode.patches import PATCHES, PatchEncoder
@@ -248,24 +248,30 @@ def test_question_tokens_and_weights(family: str, load: Load) -> None:
         check_question(load(family), AUGMENTATION[family])
 
 
+def make_adapter(base: Path, folder: Path) -> Any:
+    """A random adapter on a ColQwen2_5, which calls it owner/base. The model, as peft has it."""
+    from colpali_engine.models import ColQwen2_5
+    from peft import LoraConfig, get_peft_model
+
+    targets = r"(.*language_model.*(down_proj|q_proj).*$|.*(custom_text_proj).*$)"  # as vidore/colqwen2.5-v0.2
+    lora = LoraConfig(r=4, init_lora_weights=False, target_modules=targets)
+    model = get_peft_model(ColQwen2_5.from_pretrained(base), lora).eval()
+    model.save_pretrained(folder)
+    for name in ("processor_config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(base / name, folder)
+    config = folder / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "owner/base"}))
+    return model
+
+
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft 0.20
 def test_adapter_is_loaded_onto_its_base(
     folder: Folder, tmp_path: Path, library: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The one that visrag found, which the hub has under another commit than the newest; and merged into it, so that it
     costs nothing."""
-    from colpali_engine.models import ColQwen2_5
-    from peft import LoraConfig, get_peft_model
-
     base = folder("ColQwen2_5")
-    targets = r"(.*language_model.*(down_proj|q_proj).*$|.*(custom_text_proj).*$)"  # as vidore/colqwen2.5-v0.2
-    lora = LoraConfig(r=4, init_lora_weights=False, target_modules=targets)
-    model = get_peft_model(ColQwen2_5.from_pretrained(base), lora).eval()
-    model.save_pretrained(tmp_path / "adapter")
-    for name in ("processor_config.json", "tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(base / name, tmp_path / "adapter")
-    config = tmp_path / "adapter" / "adapter_config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "owner/base"}))
+    model = make_adapter(base, tmp_path / "adapter")
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda id, revision=None: {"owner/base": str(base)}[id])
     encoder = load_vision(str(tmp_path / "adapter"), device="cpu")
     image = picture(PORTRAIT)
@@ -284,6 +290,31 @@ def test_adapter_is_loaded_onto_its_base(
     products, calls[0] = calls[0], 0
     encode(encoder, image)
     assert calls[0] == products > 0
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft 0.20
+def test_an_index_keeps_the_commits_of_an_adapter_and_its_base(
+    folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When both have got other commits the index is still searched with those that it was made with."""
+    hub, newest = tmp_path / "snapshots", {"owner/adapter": "a1", "owner/base": "b1"}
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda id, revision=None: str(hub / (revision or newest[id]))
+    )
+    for adapter, base in (("a1", "b1"), ("a2", "b2")):
+        shutil.copytree(folder("ColQwen2_5"), hub / base)
+        make_adapter(hub / base, hub / adapter)
+    (hub / "b2" / "README.txt").write_text("a later commit")
+    with Index(tmp_path / "index", text=str(folder("ColBERT")), vision="owner/adapter", device="cpu") as index:
+        index.ingest(report(tmp_path / "report.pdf"), settings=settings())
+        expected = [(hit.page, hit.score) for hit in index.search(QUESTION)]
+    newest |= {"owner/adapter": "a2", "owner/base": "b2"}
+    for vision in (None, "owner/adapter"):
+        with Index(tmp_path / "index", vision=vision, device="cpu") as index:
+            assert [(hit.page, hit.score) for hit in index.search(QUESTION)] == expected
+    other = Index(tmp_path / "index", vision="owner/adapter@a2", device="cpu")
+    with other, pytest.raises(IndexMismatch, match="other weights or settings"):
+        other.search(QUESTION)
 
 
 @pytest.mark.parametrize("family", MADE)

@@ -232,10 +232,21 @@ def test_visual_tokens_are_the_most_that_a_page_has(tokens: int, folder: Folder,
     assert encoder.legs[0].fingerprint != load_vision(str(folder(COLQWEN2)), device="cpu").legs[0].fingerprint
 
 
-@pytest.mark.parametrize("family", [COLPALI, COLMODERNVBERT])
-def test_visual_tokens_are_refused_where_all_pages_have_the_same_number(family: str, folder: Folder) -> None:
-    with pytest.raises(UsageError, match=f"visual_tokens=64: {family} has the same number"):
-        load_vision(str(folder(family)), device="cpu", visual_tokens=64)
+@pytest.mark.parametrize(
+    ("tokens", "tiles"), [(16, 0), (79, 0), (80, 2), (159, 2), (160, 3), (272, 4), (1000, 4)]
+)  # 16 each, and 16 of the whole page
+def test_visual_tokens_are_the_most_that_tiles_have(tokens: int, tiles: int, folder: Folder) -> None:
+    """So many to a side of a square page, of the 4 that the processor says; none where the page is not split."""
+    encoder = load_vision(str(folder(COLMODERNVBERT)), device="cpu", visual_tokens=tokens)
+    assert encode(encoder, picture((280, 280))).places.grid == (4 * max(1, tiles), 4 * max(1, tiles))
+    assert encode(encoder, picture(LANDSCAPE)).places.grid == (4 * max(1, -(-tiles // 2)), 4 * max(1, tiles))
+
+
+def test_visual_tokens_are_refused_where_pages_have_the_same_number_or_more(folder: Folder) -> None:
+    with pytest.raises(UsageError, match=f"visual_tokens=64: {COLPALI} has the same number"):
+        load_vision(str(folder(COLPALI)), device="cpu", visual_tokens=64)
+    with pytest.raises(UsageError, match=f"visual_tokens=15: {COLMODERNVBERT} has at least 16 image tokens a page"):
+        load_vision(str(folder(COLMODERNVBERT)), device="cpu", visual_tokens=15)
 
 
 # The canary
@@ -292,13 +303,20 @@ def test_grid_is_that_of_the_library(load: Load, library: Callable[[str], Any]) 
         assert encode(load(COLQWEN2), picture(size)).places.grid == (rows, cols)
 
 
+def test_a_page_has_as_many_tiles_as_the_processor_makes(load: Load) -> None:
+    encoder = load(COLMODERNVBERT)
+    for size in SIZES:
+        made = encoder._processor.image_processor(images=[[picture(size)]], return_row_col_info=True)
+        assert encode(encoder, picture(size)).places.grid == (4 * made["rows"][0][0], 4 * made["cols"][0][0])
+
+
 def test_tiles_go_back_to_rows_of_the_page() -> None:
     """Two tiles beside each other, 2 × 2 patches each, numbered as the model gives them, then the global tile."""
     grid = tiled(1, 2, 2)
     assert grid.order.reshape(grid.rows, grid.cols).tolist() == [[0, 1, 4, 5], [2, 3, 6, 7]]
     assert grid.tokens == 12
-    whole = tiled(0, 0, 2)
-    assert (whole.rows, whole.cols, whole.order.tolist(), whole.tokens) == (2, 2, [0, 1, 2, 3], 4)
+    for whole in (tiled(0, 0, 2), tiled(1, 1, 2)):
+        assert (whole.rows, whole.cols, whole.order.tolist(), whole.tokens) == (2, 2, [0, 1, 2, 3], 4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

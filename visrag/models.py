@@ -13,6 +13,7 @@ from .calibration import calibrate, principal_components
 from .canary import COSINE, least_cosine, page_vectors, question_vectors, same_page, same_question
 from .encode import Encoder
 from .encode.checkpoint import DEFAULT_MODEL, with_commit
+from .encode.families import base_of
 from .encode.patches import PatchEncoder
 from .encode.reduced import ReducedEncoder, Reduction
 from .encode.text import TextEncoder
@@ -72,6 +73,7 @@ class Models:
             settings["canaries"].update(canaries)
             if kind == "vision":
                 settings["visual_tokens"] = self._wanted.visual_tokens
+                settings["base"] = base_of(settings["models"][kind])
                 settings["canary_page"] = page
             store.write_settings(settings)
         return Encoders(self._encoders["text"], self._encoders.get("vision"), settings["levels"])
@@ -106,6 +108,8 @@ class Models:
     def _load(self, kind: str, settings: Mapping[str, Any]) -> Encoder:
         kept = settings["models"].get(kind)
         model, device = self._wanted_of(kind) or kept or DEFAULT_MODEL, self._wanted.device
+        if kept is not None and kept.partition("@")[0] == model:
+            model = kept  # of a hub id the commit that the index keeps
         if kind == "text":
             return TextEncoder.load(model, device)
         tokens = self._wanted.visual_tokens
@@ -114,7 +118,7 @@ class Models:
             if tokens not in (None, known):
                 raise _unlike("visual_tokens", known, tokens)
             tokens = known
-        self._vision = load_vision(model, device, tokens)
+        self._vision = load_vision(model, device, tokens, settings.get("base"))
         return self._vision
 
     def _page(self, kind: str) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 
 from ..errors import EncoderError, UsageError
 from ..records import Leg
-from .checkpoint import find_checkpoint, fingerprint, name_of
+from .checkpoint import find_checkpoint, fingerprint, name_of, with_commit
 from .patches import PATCHES
 
 
@@ -85,20 +86,30 @@ class Checkpoint:
 
     def limit(self, processor: Any) -> None:
         """Let a processor make ``visual_tokens`` image tokens of a page, at most. Raises UsageError where it makes the
-        same number of all pages."""
+        same number of all pages, or more of any."""
         if self.visual_tokens is None:
             return
         images = processor.image_processor
-        if not hasattr(images, "merge_size"):
-            why = "has the same number of image tokens for all pages: leave visual_tokens out"
-            raise UsageError(f"visual_tokens={self.visual_tokens}: {self.name} {why}")
-        pixels = self.visual_tokens * (images.patch_size * images.merge_size) ** 2
-        least = min(images.size["shortest_edge"], pixels)  # of this processor: pixels of the whole picture, both
-        images.size = type(images.size)(shortest_edge=least, longest_edge=pixels)
+        if hasattr(images, "merge_size"):
+            pixels = self.visual_tokens * (images.patch_size * images.merge_size) ** 2
+            least = min(images.size["shortest_edge"], pixels)  # of this processor: pixels of the whole picture, both
+            images.size = type(images.size)(shortest_edge=least, longest_edge=pixels)
+        elif hasattr(images, "do_image_splitting"):
+            tiles = self.visual_tokens // processor.image_seq_len  # of the whole page one; a square page has the most
+            if not tiles:
+                raise self._no_tokens(f"has at least {processor.image_seq_len} image tokens a page")
+            edge = max(1, math.isqrt(tiles - 1)) * images.max_image_size["longest_edge"]
+            images.size = type(images.size)(longest_edge=min(edge, images.size["longest_edge"]))
+        else:
+            raise self._no_tokens("has the same number of image tokens for all pages: leave visual_tokens out")
+
+    def _no_tokens(self, why: str) -> UsageError:
+        return UsageError(f"visual_tokens={self.visual_tokens}: {self.name} {why}")
 
 
-def find_vision_checkpoint(model: str, visual_tokens: int | None = None) -> Checkpoint:
+def find_vision_checkpoint(model: str, visual_tokens: int | None = None, base: str | None = None) -> Checkpoint:
     """Where a vision model is and what it is, by what its configuration says. ``visual_tokens``: as of Checkpoint.
+    ``base``: what an adapter stands on, as ``base_of`` found it; None for what the adapter says.
 
     Raises EncoderError where there is no such model, or it is of no family that visrag can load.
     """
@@ -106,17 +117,28 @@ def find_vision_checkpoint(model: str, visual_tokens: int | None = None) -> Chec
     name = name_of(model)
     if (folder / "modules.json").exists():
         return Checkpoint(folder, name, None, None, visual_tokens)
-    base = None
-    config = _json(folder / "config.json")
-    if not config and (adapter := _json(folder / "adapter_config.json")):
-        base = find_checkpoint(str(adapter.get("base_model_name_or_path")))
-        config = _json(base / "config.json")
+    named = _base_named(folder)
+    below = find_checkpoint(base or named) if named else None
+    config = _json((below or folder) / "config.json")
     architectures = config.get("architectures") or []
     for family in FAMILIES:
-        if family.architecture in architectures or (base and family.base and family.base == config.get("model_type")):
-            return Checkpoint(folder, name, family, base, visual_tokens)
+        if family.architecture in architectures or (below and family.base and family.base == config.get("model_type")):
+            return Checkpoint(folder, name, family, below, visual_tokens)
     known = ", ".join(family.architecture for family in FAMILIES)
     raise EncoderError(f"{name} is {architectures or 'no model'}: a vision model of visrag is one of {known}")
+
+
+def base_of(model: str) -> str | None:
+    """The hub id of what an adapter stands on, with the commit that is loaded; None for other models, and a base in a
+    folder."""
+    named = _base_named(find_checkpoint(model))
+    return with_commit(named) if named and not Path(named).is_dir() else None
+
+
+def _base_named(folder: Path) -> str | None:
+    """What an adapter says that it stands on; None for other models."""
+    adapter = {} if _json(folder / "config.json") else _json(folder / "adapter_config.json")
+    return str(adapter.get("base_model_name_or_path")) if adapter else None
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -57,9 +57,9 @@ def row_major(rows: int, cols: int) -> Grid:
 def tiled(rows: int, cols: int, side: int) -> Grid:
     """A page split into rows × cols tiles of side × side patches, tile after tile; a global tile comes last.
 
-    0 × 0 tiles: the page was not split, and the one tile is the whole page.
+    0 × 0 tiles, or 1 × 1 (transformers 5.0): the page was not split, and the one tile is the whole page.
     """
-    if not rows * cols:
+    if rows * cols < 2:
         return row_major(side, side)
     tokens = np.arange(rows * cols * side * side, dtype=np.int32)
     order = tokens.reshape(rows, cols, side, side).transpose(0, 2, 1, 3).reshape(-1)
@@ -111,7 +111,6 @@ class PatchEncoder:
         self._size = BatchSize()
         self._preparing = Preparing(processor, device, self._dtype)
         self._turn = threading.Lock()
-        self._tiles: dict[tuple[int, int], tuple[int, int]] = {}
 
     @property
     def legs(self) -> tuple[Leg, ...]:
@@ -290,7 +289,9 @@ class PatchEncoder:
             _, height, width = features["image_grid_thw"][0].tolist()
             grid = row_major(height // images.merge_size, width // images.merge_size)
         elif hasattr(images, "do_image_splitting"):
-            grid = tiled(*self._split(processor, size), math.isqrt(processor.image_seq_len))
+            width, height = size
+            _, rows, cols = images.get_number_of_image_patches(height, width, {})
+            grid = tiled(rows, cols, math.isqrt(processor.image_seq_len))
         else:
             side = math.isqrt(getattr(processor, "image_seq_length", 0))
             grid = row_major(side, side)
@@ -300,15 +301,6 @@ class PatchEncoder:
                 f"{grid.rows} rows × {grid.cols} cols has {grid.tokens}: visrag cannot place the patches of this model"
             )
         return grid
-
-    def _split(self, processor: Any, size: tuple[int, int]) -> tuple[int, int]:
-        """The (rows, cols) of tiles that a picture of this size is split into: asked of a blank one, once a size."""
-        if size not in self._tiles:
-            from PIL import Image
-
-            blank = processor.image_processor(images=[[Image.new("RGB", size)]], return_row_col_info=True)
-            self._tiles[size] = int(blank["rows"][0][0]), int(blank["cols"][0][0])
-        return self._tiles[size]
 
     def _token(self, token_id: int) -> str:
         text = str(self._processor.tokenizer.decode([token_id]))

@@ -17,14 +17,16 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-def load_vision(model: str, device: str | None = None, visual_tokens: int | None = None) -> PatchEncoder:
+def load_vision(
+    model: str, device: str | None = None, visual_tokens: int | None = None, base: str | None = None
+) -> PatchEncoder:
     """The vision model in a folder or of a hub id, over the library that knows its family (see ``FAMILIES``).
 
-    ``visual_tokens``: image tokens of a page, at most; None for as many as the model's processor says. Raises
-    EncoderError where it cannot be found or loaded, MissingExtra where it needs colpali-engine, UsageError for
-    ``visual_tokens`` where all its pages have the same number.
+    ``visual_tokens``: image tokens of a page, at most; None for as many as the model's processor says. ``base``: as of
+    ``find_vision_checkpoint``. Raises EncoderError where it cannot be found or loaded, MissingExtra where it needs
+    colpali-engine, UsageError for ``visual_tokens`` where all its pages have the same number, or more.
     """
-    checkpoint = find_vision_checkpoint(model, visual_tokens)
+    checkpoint = find_vision_checkpoint(model, visual_tokens, base)
     if checkpoint.family is not None and checkpoint.family.processor is not None:
         return ColpaliEncoder.of(checkpoint, device)
     return VisionEncoder.of(checkpoint, device)

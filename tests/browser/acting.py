@@ -32,8 +32,8 @@ def drawn(page: Page) -> None:
 def looked_at(page: Page) -> None:
     """Until the page in the viewer and its heat are drawn as sharp as they get."""
     page.get_by_test_id("overlay").wait_for()
-    drawn(page)
     page.wait_for_timeout(SETTLED)
+    drawn(page)
 
 
 def asked(page: Page) -> Locator:

@@ -16,7 +16,7 @@ from acting import WIDE
 from checkpoints import make_checkpoint
 from pdfs import write
 from planted import torn, write_planted
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from watching import Watch
 
 sys.path.append(str(Path(__file__).parents[1] / "server"))
@@ -29,6 +29,7 @@ from visrag.server.keys import KeyFile
 HERE = Path(__file__).parent
 PLAIN = IngestSettings(ocr="off", jobs=1)
 WAIT = 15_000.0  # ms for what the page does; the machine may be busy
+expect.set_options(timeout=WAIT)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -194,14 +194,24 @@ def test_two_threads_have_what_one_has(load: Load, folder: Folder) -> None:
             np.testing.assert_allclose(vectors[PATCHES].vectors, alone.vectors, rtol=0, atol=1e-5)
 
 
-def test_a_batch_that_is_too_large_for_the_memory_is_halved(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+    ids=["torch", "cublas"],
+)
+def test_a_batch_that_is_too_large_for_the_memory_is_halved(
+    error: RuntimeError, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     encoder = VisionEncoder.load(str(folder(COLQWEN2)), device="cpu")
     forward, sizes = encoder._forward, []
 
     def small(features: dict[str, Any], task: Any) -> Any:
         sizes.append(len(features["input_ids"]))
         if sizes[-1] > 3:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+            raise error
         return forward(features, task)
 
     pages = [page(picture(PORTRAIT, seed), seed) for seed in range(8)]

@@ -38,6 +38,7 @@ from safetensors.torch import load_file, save_file
 from visrag.canary import page_vectors
 from visrag.encode.colpali import ColpaliEncoder
 from visrag.encode.patches import PATCHES, PatchEncoder, tiled
+from visrag.encode.preparing import Preparing
 from visrag.encode.vision import VisionEncoder, load_vision
 from visrag.errors import EncoderError, MissingExtra, UsageError
 from visrag.records import Page
@@ -180,6 +181,17 @@ def test_bfloat16(family: str, folder: Folder, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_pages_of_one_shape_attend_together(family: str, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     check_attention_calls(load_vision(str(folder(family)), device="cpu"), monkeypatch)
+
+
+def test_torch_has_one_core_in_a_thread_that_prepares_pages_and_all_in_others() -> None:
+    torch.set_num_threads(3)
+    try:
+        preparing = Preparing(None, "cpu", torch.float32)
+        assert list(preparing.each(lambda _, __: torch.get_num_threads(), range(2))) == [1, 1]
+        with ThreadPoolExecutor(1) as later:
+            assert (torch.get_num_threads(), later.submit(torch.get_num_threads).result()) == (3, 3)
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_two_threads_have_what_one_has(load: Load, folder: Folder) -> None:

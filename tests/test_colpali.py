@@ -330,6 +330,15 @@ def test_weights_that_would_be_random_are_an_error(family: str, folder: Folder, 
         load_vision(str(damaged), device="cpu")
 
 
+def test_a_device_that_is_too_small_for_the_model_is_an_error(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def small(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr("colpali_engine.models.ColQwen2_5.to", small)
+    with pytest.raises(EncoderError, match=r"ColQwen2_5 .* could not be loaded: OutOfMemoryError: CUDA out of memory"):
+        load_vision(str(folder("ColQwen2_5")), device="cpu")
+
+
 def test_not_a_number_in_the_weights_is_named(folder: Folder) -> None:
     encoder = ColpaliEncoder.load(str(folder("ColQwen2_5")), device="cpu")
     encoder._model.custom_text_proj.weight.data.fill_(float("nan"))

@@ -38,6 +38,7 @@ from safetensors.torch import load_file, save_file
 from visrag.canary import page_vectors
 from visrag.encode.colpali import ColpaliEncoder
 from visrag.encode.patches import PATCHES, PatchEncoder, tiled
+from visrag.encode.preparing import Preparing
 from visrag.encode.vision import VisionEncoder, load_vision
 from visrag.errors import EncoderError, MissingExtra, UsageError
 from visrag.records import Page
@@ -182,6 +183,17 @@ def test_pages_of_one_shape_attend_together(family: str, folder: Folder, monkeyp
     check_attention_calls(load_vision(str(folder(family)), device="cpu"), monkeypatch)
 
 
+def test_torch_has_one_core_in_a_thread_that_prepares_pages_and_all_in_others() -> None:
+    torch.set_num_threads(3)
+    try:
+        preparing = Preparing(None, "cpu", torch.float32)
+        assert list(preparing.each(lambda _, __: torch.get_num_threads(), range(2))) == [1, 1]
+        with ThreadPoolExecutor(1) as later:
+            assert (torch.get_num_threads(), later.submit(torch.get_num_threads).result()) == (3, 3)
+    finally:
+        torch.set_num_threads(1)
+
+
 def test_two_threads_have_what_one_has(load: Load, folder: Folder) -> None:
     """While one has the model the other prepares: each gets its own pages' vectors."""
     encoder = VisionEncoder.load(str(folder(COLQWEN2)), device="cpu")
@@ -194,14 +206,24 @@ def test_two_threads_have_what_one_has(load: Load, folder: Folder) -> None:
             np.testing.assert_allclose(vectors[PATCHES].vectors, alone.vectors, rtol=0, atol=1e-5)
 
 
-def test_a_batch_that_is_too_large_for_the_memory_is_halved(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+    ids=["torch", "cublas"],
+)
+def test_a_batch_that_is_too_large_for_the_memory_is_halved(
+    error: RuntimeError, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     encoder = VisionEncoder.load(str(folder(COLQWEN2)), device="cpu")
     forward, sizes = encoder._forward, []
 
     def small(features: dict[str, Any], task: Any) -> Any:
         sizes.append(len(features["input_ids"]))
         if sizes[-1] > 3:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+            raise error
         return forward(features, task)
 
     pages = [page(picture(PORTRAIT, seed), seed) for seed in range(8)]

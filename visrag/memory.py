@@ -48,7 +48,9 @@ def peak_memory() -> Iterator[Peak]:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: on a GPU torch raises OutOfMemoryError, a RuntimeError, on a CPU a plain RuntimeError."""
+    """Whether memory ran out: on a GPU torch raises OutOfMemoryError, a RuntimeError, or one that names the status of a
+    library of CUDA, on a CPU a plain RuntimeError."""
     return isinstance(error, MemoryError) or any(
-        words in str(error) for words in ("out of memory", "can't allocate memory", "not enough memory")
+        words in str(error)
+        for words in ("out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
     )

@@ -43,12 +43,12 @@ class ColpaliEncoder(PatchEncoder):
             device, dtype = pick_device(device)
             model = getattr(models, family.architecture).from_pretrained(folder, dtype=dtype)
             _tie_weights(model)
+            check_weights(model, checkpoint.name, checkpoint.folder)
+            if checkpoint.base is not None:
+                _merge(model, dtype)
+            attend_together(model)
             processor = getattr(models, family.processor).from_pretrained(folder)
-        check_weights(model, checkpoint.name, checkpoint.folder)
-        if checkpoint.base is not None:
-            _merge(model, dtype)
-        attend_together(model)
-        return cls(model.to(device).eval(), processor, checkpoint)
+            return cls(model.to(device).eval(), processor, checkpoint)
 
     def _forward(self, features: Features, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
         import torch

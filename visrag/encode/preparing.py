@@ -20,7 +20,7 @@ from ..memory import out_of_memory
 if TYPE_CHECKING:
     import torch
 
-THREADS = 8  # that prepare pages for a GPU, at most; one core is left to what feeds it
+THREADS = 16  # that prepare pages for a GPU, at most; one core is left to what feeds it
 LANCZOS = 1  # PIL's number: on a GPU torchvision has no such filter, and transformers takes another without a word
 AHEAD = 2  # pages for each thread that are prepared before they are asked for
 
@@ -30,7 +30,8 @@ What = TypeVar("What")
 
 class Preparing:
     """Threads that prepare pages for a model on ``device``, each with a processor of its own: tokenizers are not for
-    several threads. Where the model is on a CPU there is one, as the model takes the cores.
+    several threads; torch computes on one core in each. Where the model is on a CPU there is one, as the model takes
+    the cores.
 
     ``dtype``: what the model computes pages in. On a GPU pictures go there in it, by a stream of each thread, and
     processors of torchvision do their work there, but for those that would make other pictures there.
@@ -81,11 +82,14 @@ class Preparing:
 
     def _begin(self) -> None:
         """What a thread needs of its own."""
+        import torch
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+        torch.get_num_threads()  # at its first question a thread takes the number of all
+        threadpool_limits(1, "openmp")  # of this thread; torch.set_num_threads would be for those to come, too
         self._own.processor = deepcopy(self._processor)
         self._own.stream = nullcontext()
         if self._gpu:
-            import torch
-
             self._own.stream = torch.cuda.stream(torch.cuda.Stream(self._device))  # type: ignore[no-untyped-call]
             images = self._own.processor.image_processor
             if getattr(images, "backend", "") == "torchvision" and images.resample != LANCZOS:

@@ -221,13 +221,18 @@ def by_stage(bench: Bench) -> None:
 def by_compile(bench: Bench) -> None:
     batch, mode = bench.args.stage_batch, bench.args.compile
     found = compiled(bench.encoder, bench.counter.processor, bench.pages, batch, bench.device, mode)
-    parts = [
-        f"{name} compiled {row['ms']:.2f} (times {found['eager'] / row['ms']:.2f}; {row['graphs']} graphs, first pass "
-        f"{row['seconds']:.0f} s; vectors differ by {row['differs']:.2g} at most)"
-        for name, row in ((name, found[name]) for name in ("vision tower", "whole model"))
-    ]
+    parts = [f"{name} {of_compiled(found[name], found['eager'])}" for name in ("vision tower", "whole model")]
     text = f"ms a page of the model, {batch} at once, {found['shapes']} shapes, mode {mode}: eager {found['eager']:.2f}"
     bench.tell("compile", f"{text}  {'  '.join(parts)}", **found)
+
+
+def of_compiled(row: dict[str, Any], eager: float) -> str:
+    if "failed" in row:
+        return f"cannot be compiled: {row['failed']}"
+    return (
+        f"compiled {row['ms']:.2f} (times {eager / row['ms']:.2f}; {row['graphs']} graphs, first pass "
+        f"{row['seconds']:.0f} s; vectors differ by {row['differs']:.2g} at most)"
+    )
 
 
 def check(bench: Bench) -> None:

@@ -19,6 +19,7 @@ def compiled(encoder: Any, processor: Any, pages: Sequence[Page], batch: int, de
 
     ``shapes``: how many shapes. ``graphs``: compiled for them, as the code breaks into parts and recompiles.
     ``seconds``: the first pass over all shapes. ``differs``: vectors from those of the model as it is, at most.
+    ``failed``: why it could not be compiled.
     """
     model = module_of(encoder)
     batches = [{name: value.to(device) for name, value in one.items()} for one in by_shape(processor, pages, batch)]
@@ -40,6 +41,8 @@ def compiled(encoder: Any, processor: Any, pages: Sequence[Page], batch: int, de
             part.compile(mode=mode, dynamic=False)
         try:
             found[name] = compiled_once(all_shapes, plain) | {"ms": measure()}
+        except Exception as error:  # what cannot be compiled costs no other
+            found[name] = {"failed": f"{type(error).__name__}: {str(error)[:160]}"}
         finally:
             for part in parts:
                 part._compiled_call_impl = None

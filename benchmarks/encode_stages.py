@@ -91,7 +91,7 @@ def forward(model: Any, inputs: dict[str, Any]) -> Any:
     """The vectors (b, t, dim) of a batch, by a model of transformers or colpali-engine."""
     import torch
 
-    with torch.inference_mode():
+    with torch.no_grad():  # at tensors of inference_mode dynamo stops
         made = model(**inputs)
     return made if isinstance(made, torch.Tensor) else made.embeddings
 

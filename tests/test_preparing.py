@@ -57,8 +57,8 @@ def test_no_more_is_taken_than_is_needed_soon() -> None:
     assert (next(found), len(taken)) == (1, 4)
 
 
-@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (5, 4), (9, 8), (64, 8)])
-def test_for_a_gpu_all_cores_but_one_prepare_up_to_eight(
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (5, 4), (17, 16), (64, 16)])
+def test_for_a_gpu_all_cores_but_one_prepare_up_to_sixteen(
     cores: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: cores)

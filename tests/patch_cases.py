@@ -143,5 +143,16 @@ def check_attention_calls(encoder: PatchEncoder, monkeypatch: pytest.MonkeyPatch
     assert calls[0] == alone > 0
 
 
+def check_nothing_is_cached(encoder: PatchEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys and values are for tokens to come, and there are none."""
+
+    def update(*_: Any, **__: Any) -> Any:
+        raise AssertionError("keys and values were kept")
+
+    monkeypatch.setattr("transformers.cache_utils.Cache.update", update)
+    encode(encoder, picture(PORTRAIT))
+    encoder.encode_query("capital expenditure in 2018?")
+
+
 def cosine(one: np.ndarray, other: np.ndarray) -> float:
     return float((one * other).sum() / (np.linalg.norm(one) * np.linalg.norm(other)))

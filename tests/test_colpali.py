@@ -24,6 +24,7 @@ from patch_cases import (
     check_attention_calls,
     check_bfloat16,
     check_canary,
+    check_nothing_is_cached,
     check_one_is_many,
     check_painted_cell,
     check_patch_wins_at_its_place,
@@ -187,6 +188,11 @@ def test_from_a_pdf_to_a_heatmap(family: str, folder: Folder, tmp_path: Path, mo
         check_planted_signal(index, CHART, portrait)
         check_planted_signal(index, ROTATED, landscape)
         check_heat(index, monkeypatch)
+
+
+@pytest.mark.parametrize("family", MADE)
+def test_nothing_is_cached(family: str, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_nothing_is_cached(load(family), monkeypatch)
 
 
 @pytest.mark.parametrize("family", MADE)

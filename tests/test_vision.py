@@ -23,6 +23,7 @@ from patch_cases import (
     check_attention_calls,
     check_bfloat16,
     check_canary,
+    check_nothing_is_cached,
     check_one_is_many,
     check_painted_cell,
     check_patch_wins_at_its_place,
@@ -176,6 +177,11 @@ def test_a_meanmaxsim_model_counts_each_token_by_the_questions_length(
 @pytest.mark.parametrize("family", FAMILIES)
 def test_bfloat16(family: str, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     check_bfloat16(lambda: load_vision(str(folder(family)), device="cpu"), monkeypatch)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nothing_is_cached(family: str, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_nothing_is_cached(load(family), monkeypatch)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -41,6 +41,13 @@ def attend_together(model: Any) -> None:
             module.config._attn_implementation = NAME
 
 
+def keep_nothing(model: Any) -> None:
+    """Let a model keep no keys and values: they are for tokens to come, and there are none."""
+    for module in model.modules():
+        if hasattr(getattr(module, "config", None), "use_cache"):
+            module.config.use_cache = False
+
+
 def attention(
     module: Any,
     query: torch.Tensor,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EncoderError, MissingExtra
-from .attention import attend_together
+from .attention import attend_together, keep_nothing
 from .checkpoint import check_weights, pick_device
 from .families import Checkpoint, find_vision_checkpoint, loading
 from .patches import Features, PatchEncoder, Task
@@ -47,6 +47,7 @@ class ColpaliEncoder(PatchEncoder):
             if checkpoint.base is not None:
                 _merge(model, dtype)
             attend_together(model)
+            keep_nothing(model)
             processor = getattr(models, family.processor).from_pretrained(folder)
             return cls(model.to(device).eval(), processor, checkpoint)
 

@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EncoderError
-from .attention import attend_together
+from .attention import attend_together, keep_nothing
 from .checkpoint import check_weights, pick_device
 from .colpali import ColpaliEncoder
 from .families import Checkpoint, find_vision_checkpoint, loading
@@ -68,6 +68,7 @@ class VisionEncoder(PatchEncoder):
             raise EncoderError(f"{checkpoint.name} reads text, not pictures: it cannot be a vision model")
         check_weights(model[0].model, checkpoint.name, checkpoint.folder)
         attend_together(model)
+        keep_nothing(model)
         return cls(model, checkpoint)
 
     def _features(self, processor: Any, what: Image | str, task: Task) -> Features:

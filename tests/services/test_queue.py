@@ -17,7 +17,7 @@ import visrag
 
 pytestmark = pytest.mark.slow
 
-SOON = 90.0  # seconds within which a small document is through
+SOON = 180.0  # seconds within which a document is through, on a busy machine, too
 BIG = 1500  # pages
 RENDERERS = ("render-1", "render-2")
 

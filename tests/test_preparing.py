@@ -62,7 +62,6 @@ def test_for_a_gpu_all_cores_but_one_prepare_up_to_sixteen(
     cores: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(cores)})
     assert Preparing(None, "cuda", torch.bfloat16)._threads._max_workers == threads
 
 

@@ -203,12 +203,12 @@ def print_check(check: Check, as_json: bool) -> None:
 
 
 def print_info(info: Info, as_json: bool) -> None:
-    from .maxsim.native import NUMPY, why_numpy
-
     found = info.as_dict()
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False))
         return
+    from .maxsim.native import NUMPY, why_numpy
+
     click.echo(f"{_printable(info.index)}: {_count(info.documents, 'document')}, {_count(info.pages, 'page')}")
     told = [f"{kind} model {_printable(name)}" for kind, name in info.models.items()]
     told += [f"at most {info.visual_tokens} image tokens a page"] if info.visual_tokens else []

@@ -112,16 +112,17 @@ def test_what_is_no_document_is_refused_with_the_reason(new_page: NewPage, watch
 
 
 def test_a_colleague_sees_what_comes_in(new_page: NewPage, server: Server, watch: Watch) -> None:
-    """The list follows what others do, too; who looks at a document as it is deleted is told."""
+    """The list follows what others do, too; who turns the page of a document that has been deleted is told."""
     watch.expected.append(r"status of 404")
     page = new_page(address("drop", view="documents"))
     page.get_by_test_id("documents-summary").wait_for()
     client = server.client()
-    document = upload(client, "drop", "from elsewhere.pdf", story(["a heron"])).json()
+    document = upload(client, "drop", "from elsewhere.pdf", story(["a heron", "a stork"])).json()
     expect(row(page, "from elsewhere.pdf")).to_have_attribute("data-state", "indexed", timeout=READ)
     finished(client, "drop", document["id"])
     page.get_by_role("link", name="from elsewhere.pdf", exact=True).click()
-    expect(page.get_by_test_id("page-position")).to_have_text("page 1 of 1")
+    expect(page.get_by_test_id("page-position")).to_have_text("page 1 of 2")
     drawn(page)
     assert client.delete(f"/v1/collections/drop/documents/{document['id']}").status_code == 204
+    page.keyboard.press("]")
     expect(page.get_by_role("alert")).to_contain_text("from elsewhere.pdf")

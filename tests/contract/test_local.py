@@ -11,6 +11,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -76,6 +77,19 @@ def test_a_folder_that_is_no_index_is_not_made_one(tmp_path):
     with pytest.raises(StoreError, match="is not an index"):
         LocalStore.open(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_several_may_make_an_index_at_once(index, attempt):
+    together = threading.Barrier(4)
+
+    def opened(_):
+        together.wait()
+        with LocalStore.open(index, create=True) as store:
+            return store.documents()
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(opened, range(4))) == [[]] * 4
 
 
 def test_a_file_in_place_of_the_folder_or_of_the_database(tmp_path):

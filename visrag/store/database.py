@@ -57,7 +57,7 @@ class Database:
         self._pool = threading.Lock()
         self._writing = threading.RLock()
         self._writer: sqlite3.Connection | None = None
-        self.writable = os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
+        self.writable = False
         self._cure = "give this user the right to, or copy the index elsewhere"
         with mapped(path):
             try:
@@ -73,14 +73,17 @@ class Database:
 
     def _prepare(self, create: bool) -> None:
         refuse_network(self.path.parent)
-        if not self.path.exists() and not new_database(self.path).exists():
-            self._refuse_remains()
+        kept = [] if self._exists() else self._remains()
+        if not self._exists():  # nor has another process made it since
+            self._refuse_remains(kept)
             if not create:
                 raise StoreError(
                     f"{self.path.parent} is not an index; make one with: visrag ingest PATH --index {self.path.parent}"
                 )
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.writable = os.access(self.path.parent, os.W_OK)
+        self.writable = os.access(self.path.parent, os.W_OK) and (
+            not self.path.exists() or os.access(self.path, os.W_OK)
+        )
         if not self.writable:
             self.version = self._version(new=False)
             return
@@ -107,9 +110,12 @@ class Database:
             raise
         self._idle.append(connection)
 
-    def _refuse_remains(self) -> None:
-        """Raise Damaged where there is no database, but files that one was kept of."""
-        if kept := self._remains():
+    def _exists(self) -> bool:
+        return self.path.exists() or new_database(self.path).exists()
+
+    def _refuse_remains(self, kept: list[str]) -> None:
+        """Raise Damaged where there is no database, but folders with files that one was kept of."""
+        if kept:
             raise Damaged(
                 f"{self.path} is missing or empty, but {' and '.join(kept)} beside it not: restore it from a copy; "
                 "else visrag check --repair makes a new one of the documents there"
@@ -127,7 +133,7 @@ class Database:
             empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
             ours = connection.execute(f"SELECT 1 FROM sqlite_master WHERE name IN {OURS}").fetchone()
         if empty and application in (0, APPLICATION):
-            self._refuse_remains()
+            self._refuse_remains(self._remains())
         if ours and (application != APPLICATION or not 0 < version < VERSIONS):
             raise Damaged(f"{self.path} is damaged: it does not say what it is: {CURE}")
         if application != APPLICATION and not (empty and new):

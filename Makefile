@@ -21,6 +21,9 @@ SOURCES := pyproject.toml visrag/maxsim/kernel.c visrag/maxsim/module.c
 # The optional parts that the tests need; commas in a variable, as make would part the arguments at them.
 EXTRAS := queue,qdrant,s3,server
 
+# Two processes of tests, each for whole modules, in the order of their names: many tests wait for servers and workers.
+PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 # A question whose answer (118) stands in a table of a sample, and where.
 QUESTION := How many passengers can stand in a Kestrel tram?
 DOCUMENT := harrowmere-annual-report.pdf
@@ -89,7 +92,7 @@ test: debian .venv/installed-tests ## set up for tests and run all: lint, types,
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 	@$(MAKE) --no-print-directory test-colpali
 
 test-colpali: .venv-colpali/installed ## the tests of colpali-engine's models, in an environment of their own

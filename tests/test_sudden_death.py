@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 from checkpoints import make_checkpoint
+from click.testing import CliRunner, Result
 from flips import compare, left_behind
 from pdfs import write
 from test_ingest import NO_OCR, pdf
 
 from visrag import Index, StoreError
+from visrag.cli import main
 from visrag.store.local import LocalStore
 
 WORDS = "the quick trams of the northern region measured by the year"
@@ -46,9 +48,9 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def visrag(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "visrag", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+def visrag(*arguments: object) -> Result:
+    """A command in this process. What click does not turn into an exit code is raised."""
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
 
 
 def fill(disk: Path, free: int) -> Path:
@@ -146,13 +148,12 @@ def test_the_command_says_that_the_disk_is_full_and_works_once_there_is_room(
         opened.ingest(pdf(tmp_path / "first.pdf", "a walrus"), settings=NO_OCR)
     ballast = fill(disk, 150_000)
     done = visrag("ingest", file, "--index", index, "--ocr", "off")
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert f"visrag: {index}" in done.stderr
     assert "the disk is full: make room and run again" in done.stderr
-    assert "Traceback" not in done.stderr
     ballast.unlink()
-    assert visrag("ingest", file, "--index", index, "--ocr", "off").returncode == 0
-    assert visrag("check", "--index", index).returncode == 0
+    assert visrag("ingest", file, "--index", index, "--ocr", "off").exit_code == 0
+    assert visrag("check", "--index", index).exit_code == 0
 
 
 def test_vectors_for_which_there_is_no_room(disk: Path, tmp_path: Path) -> None:
@@ -197,10 +198,9 @@ def test_a_folder_that_cannot_be_written_is_searched_and_not_written(tmp_path: P
             found = opened.check()
             assert (found.damage, found.notes) == ([], ["full text was not checked: the index cannot be written"])
         done = visrag("ingest", pdf(tmp_path / "b.pdf", "a heron"), "--index", index, "--ocr", "off")
-        assert done.returncode == 2
+        assert done.exit_code == 2
         assert f"{index} cannot be written" in done.stderr
-        assert "Traceback" not in done.stderr
-        assert visrag("check", "--index", index).returncode == 0
+        assert visrag("check", "--index", index).exit_code == 0
     finally:
         subprocess.run(["umount", str(index)], check=True)
     with Index(index, device="cpu") as opened:
@@ -236,6 +236,6 @@ def test_an_index_of_a_newer_version_is_refused_by_every_command(tmp_path: Path)
     file = pdf(tmp_path / "a.pdf", "a walrus")
     for arguments in (("check",), ("check", "--repair"), ("search", "walrus"), ("ingest", file)):
         done = visrag(*arguments, "--index", tmp_path / "index")
-        assert done.returncode == 2
+        assert done.exit_code == 2
         assert "made by a newer version of visrag" in done.stderr
         assert "upgrade visrag" in done.stderr

@@ -14,6 +14,7 @@ from documents import broken, incomplete, locked, paper
 from services import GRACE, Cluster, wait_until
 
 import visrag
+from visrag.settings import Ocr
 
 pytestmark = pytest.mark.slow
 
@@ -57,11 +58,11 @@ def in_queue(cluster: Cluster, name: str) -> int:
     return 0 if job is None else job.document.indexed + job.document.failed
 
 
-def as_locally(cluster: Cluster, folder: Path, *paths: Path | str) -> None:
+def as_locally(cluster: Cluster, folder: Path, *paths: Path, ocr: Ocr = "auto") -> None:
     """The documents have come through the queue as they come through a local ingest."""
     reference = folder / "reference"
-    cluster.visrag("ingest", *paths, "--index", reference, codes=(0, 1))
     with visrag.Index(reference) as index:
+        index.ingest(*paths, settings=visrag.IngestSettings(ocr=ocr))
         names = [document.name for document in index.documents()]
     assert compare(cluster.index, reference, names).problems == []
 
@@ -118,12 +119,13 @@ def test_small_documents_overtake_a_big_one(cluster: Cluster, tmp_path: Path) ->
 def test_a_worker_that_is_asked_to_end_loses_nothing_and_nothing_is_done_twice(
     cluster: Cluster, tmp_path: Path, name: str
 ) -> None:
+    ocr: Ocr
     if name == "text":
-        document, options = paper(tmp_path / "end of text.pdf", 200), ()
+        document, ocr = paper(tmp_path / "end of text.pdf", 200), "auto"
     else:  # pages that take their time to be read
-        document, options = paper(tmp_path / f"end of {name}.pdf", 40, lines=2), ("--ocr", "always")
+        document, ocr = paper(tmp_path / f"end of {name}.pdf", 40, lines=2), "always"
     with counting(cluster.index) as counted:
-        cluster.drop(document, *options)
+        cluster.drop(document, "--ocr", ocr)
         with cluster.store() as store:
             step = "text" if name == "text" else "render"
             wait_until(lambda: step in (load := store.load()) and load[step].held > 1, SOON, "it is on its way", 0.02)
@@ -134,7 +136,7 @@ def test_a_worker_that_is_asked_to_end_loses_nothing_and_nothing_is_done_twice(
     assert set(counted.values()) == {1}
     assert cluster.workers[name].ends[-1] == 0
     assert strays(cluster, 5) == []
-    as_locally(cluster, tmp_path, document, *options)
+    as_locally(cluster, tmp_path, document, ocr=ocr)
 
 
 def test_a_document_is_taken_out_of_the_queue(cluster: Cluster, tmp_path: Path) -> None:

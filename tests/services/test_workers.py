@@ -15,6 +15,8 @@ from documents import incomplete, paper
 from pdfs import pdf_bytes, rectangle, text, write
 from services import Cluster, free_port
 
+from visrag import Index, IngestSettings
+
 pytestmark = pytest.mark.slow
 
 LONGEST = 100  # pages of an odd file: what is longer takes too long here
@@ -61,7 +63,8 @@ def test_a_vision_model_behind_the_queue(make_cluster: Callable[..., Cluster], t
     mixed = write(tmp_path / "mixed.pdf", pdf_bytes(drawn[:5] + plain + drawn[5:]))
     wide = write(tmp_path / "wide.pdf", pdf_bytes(drawn[:4], size=(842.0, 400.0)))
     reference = tmp_path / "reference"
-    cluster.visrag("ingest", mixed, wide, "--vision", model, "--index", reference)
+    with Index(reference, vision=str(model)) as index:
+        index.ingest(mixed, wide)
     cluster.start()
     cluster.visrag("ingest", "--queue", mixed, wide)
     found, _ = verify(cluster, reference)
@@ -93,10 +96,10 @@ def test_odd_files_come_out_as_they_do_locally(
     reference = tmp_path / "reference"
     rows = [json.loads(line) for line in (data / "odd" / "manifest.jsonl").read_text().splitlines()]
     files = [data / "odd" / "pdfs" / row["file"] for row in rows if row.get("pages", 0) <= LONGEST]
-    options = ("--ocr", "off", "--page-timeout", "20")
-    cluster.visrag("ingest", *files, *options, "--index", reference, codes=(1,))
+    with Index(reference) as index:
+        index.ingest(*files, settings=IngestSettings(ocr="off", page_timeout=20))
     cluster.start()
-    cluster.visrag("ingest", "--queue", *files, *options, codes=(1,))
+    cluster.visrag("ingest", "--queue", *files, "--ocr", "off", "--page-timeout", "20", codes=(1,))
     assert all(worker.running() for worker in cluster.workers.values())
     assert [worker.starts for worker in cluster.workers.values()] == [1] * len(cluster.workers)
     assert busy(cluster) == []

@@ -6,6 +6,8 @@ Exit codes: 0 all well, 1 some documents or pages failed, 2 wrong usage or an in
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import sys
 import time
@@ -68,6 +70,8 @@ class _Group(click.Group):
 @click.version_option(__version__)
 def main() -> None:
     """Find the page that answers a question, and show where on the page the answer stands."""
+    # The libraries of models make a million objects: for 2 s the garbage collector would look through them at the end.
+    atexit.register(gc.freeze)
 
 
 main.add_command(serve)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import threading
 from collections import OrderedDict
@@ -29,9 +28,6 @@ from .store import Store
 
 FORMAT = 1  # of the settings that an index keeps
 KEPT = 256  # questions whose vectors are kept
-
-# The libraries of models make a million objects, through which the garbage collector would look once more at exit.
-atexit.register(gc.freeze)
 
 
 class Models:

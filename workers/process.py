@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import threading
 
@@ -28,6 +30,7 @@ class Process(Worker):
 
     def load(self, vision: bool) -> None:
         """Load the models. Raises IndexMismatch, EncoderError."""
+        atexit.register(gc.freeze)  # as the command line does
         self._batcher = Batcher(Models(settings.wanted).for_ingest(self.store, vision), metrics.observe_batch)
         self.encode = self._batcher.encode
 

@@ -19,7 +19,7 @@ from visrag import Index, IngestSettings
 
 pytestmark = pytest.mark.slow
 
-LONGEST = 100  # pages of an odd file: what is longer takes too long here
+LONGEST = 25  # pages of an odd file: what is longer takes too long here
 MEMORY = 50 * 2**20  # bytes that a thousand documents may take of the broker's memory
 
 

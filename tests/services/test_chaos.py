@@ -27,7 +27,7 @@ PAGES = 40  # of each of the documents made here
 def test_nothing_is_lost_whatever_happens(
     make_cluster: Callable[..., Cluster], samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = [paper(tmp_path / f"paper {number}.pdf", PAGES, lines=40) for number in range(3)]
+    made = [paper(tmp_path / f"paper {number}.pdf", PAGES) for number in range(3)]
     made += [broken(tmp_path / "broken.pdf"), locked(tmp_path / "locked.pdf", "secret")]
     documents = [samples, *made]
     cluster = make_cluster(HURRIED)

@@ -121,7 +121,7 @@ def test_a_worker_that_is_asked_to_end_loses_nothing_and_nothing_is_done_twice(
 ) -> None:
     ocr: Ocr
     if name == "text":
-        document, ocr = paper(tmp_path / "end of text.pdf", 200), "auto"
+        document, ocr = paper(tmp_path / "end of text.pdf", 100), "auto"
     else:  # pages that take their time to be read
         document, ocr = paper(tmp_path / f"end of {name}.pdf", 40, lines=2), "always"
     with counting(cluster.index) as counted:
